@@ -1,0 +1,86 @@
+"""What every loss does with its arguments first."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from lt_jax.errors import InputError
+
+Array = jax.Array
+
+
+def as_float(logits: Array) -> Array:
+    """Logits in float32, or in float64 where they are: losses are never computed in half."""
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise InputError(f"logits have dtype {logits.dtype}; expected a floating type")
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+def as_targets(logits: Array, labels: Array) -> Array:
+    """Labels as one target per entry, ``[B, C]``: one-hot of integers, or what was given."""
+    if logits.ndim != 2:
+        raise InputError(f"logits have shape {logits.shape}; expected [batch, classes]")
+    if labels.ndim == 1:
+        if not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise InputError(
+                f"labels of shape {labels.shape} have dtype {labels.dtype}; expected integers [B],"
+                " or a distribution or multi-hot [B, C]"
+            )
+        if labels.shape[0] != logits.shape[0]:
+            raise InputError(
+                f"there are {labels.shape[0]} labels for {logits.shape[0]} rows of logits"
+            )
+        return jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+    if labels.shape != logits.shape:
+        raise InputError(
+            f"labels have shape {labels.shape}; expected [B] or that of the logits {logits.shape}"
+        )
+    return labels.astype(logits.dtype)
+
+
+def prepare(logits: Array, labels: Array, where: Array | None = None) -> tuple[Array, Array]:
+    """Float logits and targets, both ``[B, C]``; rows outside ``where`` get logits of 0.
+
+    Replacing the logits, and not only the loss, keeps whatever padding rows hold (infinities, say)
+    from turning into NaN in the gradient.
+    """
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+    logits = as_float(logits)
+    targets = as_targets(logits, labels)
+    if where is not None:
+        logits = jnp.where(where[:, None], logits, 0.0)
+    return logits, targets
+
+
+def zero_outside(loss: Array, where: Array | None) -> Array:
+    """The loss ``[B]``, 0 where ``where`` is false."""
+    return loss if where is None else jnp.where(where, loss, 0.0)
+
+
+def constant(vector: npt.NDArray[np.float64], logits: Array, what: str = "class_counts") -> Array:
+    """A per-class vector made on the host, in the dtype of the logits; its length is checked."""
+    if vector.shape != (logits.shape[1],):
+        raise InputError(f"{what} are {vector.size}, but the logits have {logits.shape[1]} classes")
+    return jnp.asarray(vector, logits.dtype)
+
+
+def check_number(
+    name: str, value: float, low: float = -np.inf, high: float = np.inf, *, open_low: bool = False
+) -> float:
+    """``value`` if it is finite and inside ``[low, high]`` (``(low, high]``), else an error.
+
+    A value that is being traced (a hyperparameter under ``vmap``) cannot be read and is passed on.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value
+    ok = isinstance(value, (int, float, np.number, np.ndarray, jax.Array)) and np.ndim(value) == 0
+    if not (ok and np.isfinite(value) and low <= value <= high and not (open_low and value == low)):
+        left = "(" if open_low or low == -np.inf else "["
+        right = ")" if high == np.inf else "]"
+        raise InputError(
+            f"{name} is {value!r}; expected a number in {left}{low:g}, {high:g}{right}"
+        )
+    return value

@@ -1,0 +1,296 @@
+"""Baselines that weigh or drop single entries: equalization, asymmetric, distribution-balanced."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from lt_jax import longtail
+from lt_jax.errors import InputError
+from lt_jax.losses._inputs import Array, check_number, prepare, zero_outside
+from lt_jax.losses.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
+
+
+def rare_classes(
+    class_counts: npt.ArrayLike, threshold: float | None = None
+) -> npt.NDArray[np.bool_]:
+    """Which classes hold less than `threshold` of the images (1 / C if None), bool ``[C]``."""
+    counts = longtail.check_class_counts(class_counts)
+    share = 1.0 / counts.size if threshold is None else check_number("threshold", threshold, 0, 1)
+    return counts / counts.sum() < share
+
+
+def equalization_keep(key: Array, targets: Array, rare: Array, probability: float = 0.9) -> Array:
+    """Entries that the equalization loss keeps: all but the negatives of rare classes.
+
+    Args:
+      key: PRNG key; not used if `probability` is 1.
+      targets: ``[B, C]``; positive where above 0.
+      rare: which classes are protected, bool ``[C]``.
+      probability: with which each such negative is dropped.
+
+    Returns:
+      bool ``[B, C]``.
+    """
+    drop = jax.random.uniform(key, targets.shape) < check_number("probability", probability, 0, 1)
+    return (targets > 0) | ~(rare & drop)
+
+
+def equalization_loss(
+    logits: Array,
+    labels: Array,
+    class_counts: npt.ArrayLike,
+    *,
+    key: Array,
+    threshold: float | None = None,
+    probability: float = 0.9,
+    base: Literal["softmax", "sigmoid"] = "softmax",
+    where: Array | None = None,
+) -> Array:
+    r"""Cross-entropy in which rare classes are not pushed down by the others' examples.
+
+    .. math:: \ell_i = -\log \frac{e^{z_{iy}}}{\sum_j (1 - \beta_{ij} [n_j / N < \lambda]
+              [j \ne y]) e^{z_{ij}}}, \quad \beta_{ij} \sim \mathrm{Bernoulli}(\gamma)
+
+    Args:
+      logits: ``[B, C]``, any floating type.
+      labels: integers ``[B]``, or a distribution or multi-hot ``[B, C]``.
+      class_counts: training images of each class, ``[C]``.
+      key: PRNG key of this call.
+      threshold: lambda, share of the images below which a class is rare; 1 / C if None.
+      probability: gamma, with which each negative of a rare class is left out.
+      base: ``"softmax"`` or ``"sigmoid"``.
+      where: which rows count, bool ``[B]``.
+
+    Returns:
+      Loss of each example, ``[B]``.
+
+    Raises:
+      InputError: if shapes do not fit, for bad counts, an unknown base or numbers outside [0, 1].
+
+    Example:
+      >>> z, y = jnp.zeros((1, 3)), jnp.array([0])
+      >>> equalization_loss(z, y, [50, 45, 5], key=jax.random.key(0), probability=1.0).round(4)
+      Array([0.6931], dtype=float32)
+
+    Source: Tan et al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020.
+    """
+    if base not in ("sigmoid", "softmax"):
+        raise InputError(f"base is {base!r}; expected 'sigmoid' or 'softmax'")
+    logits, targets = prepare(logits, labels, where)
+    rare = jnp.asarray(rare_classes(class_counts, threshold))
+    if rare.shape[0] != logits.shape[1]:
+        raise InputError(
+            f"class_counts are {rare.shape[0]}, but the logits have {logits.shape[1]} classes"
+        )
+    keep = equalization_keep(key, targets, rare, probability)
+    loss = sigmoid_cross_entropy if base == "sigmoid" else softmax_cross_entropy
+    return loss(logits, targets, keep=keep, where=where)
+
+
+def asymmetric_loss(
+    logits: Array,
+    labels: Array,
+    *,
+    gamma_positive: float = 1.0,
+    gamma_negative: float = 4.0,
+    clip: float = 0.05,
+    weights: Array | float = 1.0,
+    keep: Array | None = None,
+    where: Array | None = None,
+) -> Array:
+    r"""Sigmoid loss that focuses negatives harder than positives and drops the easiest ones.
+
+    .. math:: \ell_i = -\sum_c t (1 - p)^{\gamma_+} \log p + (1 - t) p_m^{\gamma_-} \log (1 - p_m),
+              \quad p_m = \max(p - m, 0)
+
+    Args:
+      logits: ``[B, C]``, any floating type.
+      labels: integers ``[B]`` or multi-hot ``[B, C]``.
+      gamma_positive: focus of the positives, at least 0.
+      gamma_negative: focus of the negatives, at least 0.
+      clip: m, in [0, 1): negatives below this probability cost nothing.
+      weights: weight of each entry, broadcastable to ``[B, C]``.
+      keep: which entries count, bool ``[B, C]``.
+      where: which rows count, bool ``[B]``.
+
+    Returns:
+      Loss of each example, ``[B]``. Both gammas and the clip at 0 give the sigmoid cross-entropy.
+
+    Raises:
+      InputError: if shapes do not fit, or for a number outside its range.
+
+    Example:
+      >>> asymmetric_loss(jnp.array([[3.0, -3.0]]), jnp.array([[1, 0]])).round(4)
+      Array([0.0023], dtype=float32)
+
+    Source: Ridnik et al., Asymmetric Loss for Multi-Label Classification, ICCV 2021.
+    """
+    logits, targets = prepare(logits, labels, where)
+    for name, gamma in (("gamma_positive", gamma_positive), ("gamma_negative", gamma_negative)):
+        check_number(name, gamma, 0.0)
+    log_p, log_q = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    positive = jnp.exp(gamma_positive * log_q) * log_p
+    negative = _clipped_negative(log_p, log_q, gamma_negative, check_number("clip", clip, 0, 1))
+    entries = -(targets * positive + (1.0 - targets) * negative)
+    if keep is not None:
+        entries = jnp.where(keep, entries, 0.0)
+    return zero_outside(jnp.sum(weights * entries, axis=-1), where)
+
+
+def _clipped_negative(log_p: Array, log_q: Array, gamma: float, clip: float) -> Array:
+    """``p_m ** gamma * log(1 - p_m)`` with ``p_m = max(p - clip, 0)``, gradient finite at 0."""
+    if clip == 0:
+        return jnp.exp(gamma * log_p) * log_q
+    shifted = jnp.exp(log_p) - clip
+    inside = shifted > 0
+    safe = jnp.where(inside, shifted, 0.5)
+    return jnp.where(inside, safe**gamma * jnp.log1p(-safe), 0.0)
+
+
+def rebalanced_weights(
+    targets: Array,
+    class_counts: Array,
+    *,
+    alpha: float = 0.1,
+    beta: float = 10.0,
+    mu: float = 0.2,
+) -> Array:
+    r"""Weight of every entry that undoes the double sampling of images with several labels.
+
+    .. math:: r_{ic} = \frac{1 / n_c}{\sum_{j: t_{ij} = 1} 1 / n_j}, \quad
+              w_{ic} = \alpha + \sigma(\beta (r_{ic} - \mu))
+
+    Args:
+      targets: multi-hot ``[B, C]``. A row without any label gets the weights' upper limit.
+      class_counts: positives of each class, ``[C]``, each at least 1.
+      alpha: least weight.
+      beta: steepness.
+      mu: ratio at which the weight is in the middle.
+
+    Returns:
+      Weights, ``[B, C]``.
+
+    Source: Wu et al., Distribution-Balanced Loss, ECCV 2020, equations 2 to 5.
+    """
+    inverse = 1.0 / class_counts
+    drawn = jnp.sum(jnp.where(targets > 0, inverse, 0.0), axis=-1, keepdims=True)
+    ratio = jnp.where(drawn > 0, inverse / jnp.where(drawn > 0, drawn, 1.0), jnp.inf)
+    return alpha + jax.nn.sigmoid(beta * (ratio - mu))
+
+
+def negative_tolerant_cross_entropy(
+    logits: Array,
+    labels: Array,
+    bias: Array,
+    *,
+    negative_scale: float = 2.0,
+    weights: Array | float = 1.0,
+    keep: Array | None = None,
+    where: Array | None = None,
+) -> Array:
+    r"""Sigmoid cross-entropy that stops pushing negatives down once they are low enough.
+
+    .. math:: \ell_i = \sum_c t \log(1 + e^{-(z - \nu_c)})
+              + \tfrac{1}{\lambda} (1 - t) \log(1 + e^{\lambda (z - \nu_c)})
+
+    Args:
+      logits: ``[B, C]``, any floating type.
+      labels: integers ``[B]`` or multi-hot ``[B, C]``.
+      bias: nu of each class, ``[C]`` (`tolerant_bias`).
+      negative_scale: lambda, positive; 1 with bias 0 gives the sigmoid cross-entropy.
+      weights: weight of each entry, broadcastable to ``[B, C]``.
+      keep: which entries count, bool ``[B, C]``.
+      where: which rows count, bool ``[B]``.
+
+    Returns:
+      Loss of each example, ``[B]``.
+
+    Source: Wu et al., Distribution-Balanced Loss, ECCV 2020, equation 9.
+    """
+    logits, targets = prepare(logits, labels, where)
+    scale = check_number("negative_scale", negative_scale, 0.0, open_low=True)
+    shifted = logits - bias
+    entries = -targets * jax.nn.log_sigmoid(shifted)
+    entries -= (1.0 - targets) / scale * jax.nn.log_sigmoid(-scale * shifted)
+    if keep is not None:
+        entries = jnp.where(keep, entries, 0.0)
+    return zero_outside(jnp.sum(weights * entries, axis=-1), where)
+
+
+def tolerant_bias(
+    class_counts: npt.ArrayLike, num_examples: int | None = None, kappa: float = 0.05
+) -> longtail.Vector:
+    r"""Bias of the negative-tolerant loss, :math:`\nu_c = \kappa \log(N / n_c - 1)`, ``[C]``.
+
+    Raises:
+      InputError: for bad counts, or a class that every example or none has.
+    """
+    counts = longtail.check_class_counts(class_counts, allow_zero=False)
+    total = counts.sum() if num_examples is None else num_examples
+    if total <= counts.max():
+        raise InputError(
+            f"num_examples is {total:g}; expected more than the largest count {counts.max():g}"
+        )
+    return check_number("kappa", kappa, 0.0) * np.log(total / counts - 1.0)
+
+
+def distribution_balanced_loss(
+    logits: Array,
+    labels: Array,
+    class_counts: npt.ArrayLike,
+    *,
+    num_examples: int | None = None,
+    alpha: float = 0.1,
+    beta: float = 10.0,
+    mu: float = 0.2,
+    kappa: float = 0.05,
+    negative_scale: float = 2.0,
+    where: Array | None = None,
+) -> Array:
+    """Re-balanced weights on the negative-tolerant sigmoid loss, for multi-label data.
+
+    The sum over the classes, like the other sigmoid losses here; the paper divides it by C.
+
+    Args:
+      logits: ``[B, C]``, any floating type.
+      labels: multi-hot ``[B, C]``, or integers ``[B]``.
+      class_counts: positives of each class, ``[C]``, each at least 1.
+      num_examples: training examples; the sum of the counts if None (single-label data).
+      alpha: see `rebalanced_weights`.
+      beta: see `rebalanced_weights`.
+      mu: see `rebalanced_weights`.
+      kappa: see `tolerant_bias`.
+      negative_scale: see `negative_tolerant_cross_entropy`.
+      where: which rows count, bool ``[B]``.
+
+    Returns:
+      Loss of each example, ``[B]``.
+
+    Raises:
+      InputError: if shapes do not fit, or for bad counts.
+
+    Example:
+      >>> z, y = jnp.zeros((1, 2)), jnp.array([[1, 0]])
+      >>> distribution_balanced_loss(z, y, [50, 5], num_examples=100).round(1)
+      Array([1.1], dtype=float32)
+
+    Source: Wu et al., Distribution-Balanced Loss, ECCV 2020.
+    """
+    logits, targets = prepare(logits, labels, where)
+    counts = longtail.check_class_counts(class_counts, allow_zero=False)
+    if counts.shape != (logits.shape[1],):
+        raise InputError(
+            f"class_counts are {counts.size}, but the logits have {logits.shape[1]} classes"
+        )
+    weights = rebalanced_weights(
+        targets, jnp.asarray(counts, logits.dtype), alpha=alpha, beta=beta, mu=mu
+    )
+    bias = jnp.asarray(tolerant_bias(counts, num_examples, kappa), logits.dtype)
+    return negative_tolerant_cross_entropy(
+        logits, targets, bias, negative_scale=negative_scale, weights=weights, where=where
+    )
