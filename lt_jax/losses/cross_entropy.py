@@ -44,9 +44,9 @@ def softmax_cross_entropy(
     if keep is None:
         log_p = jax.nn.log_softmax(logits)
     else:
-        competing = jnp.where(keep | (targets > 0), logits, -jnp.inf)
-        log_p = logits - jax.nn.logsumexp(competing, axis=-1, keepdims=True)
-        targets = jnp.where(keep, targets, 0.0)
+        competing = keep | (targets > 0)
+        log_p = jax.nn.log_softmax(jnp.where(competing, logits, -jnp.inf))
+        log_p = jnp.where(competing & keep, log_p, 0.0)
     return zero_outside(-jnp.sum(weights * targets * log_p, axis=-1), where)
 
 
@@ -103,8 +103,10 @@ def log_one_minus_softmax(logits: Array) -> Array:
 
     Example:
       >>> log_one_minus_softmax(jnp.array([[1e4, 1e4, 0.0]])).round(4)
-      Array([[-0.6931, -0.6931,  0.    ]], dtype=float32)
+      Array([[-0.6931, -0.6931, -0.    ]], dtype=float32)
     """
+    # Sums near logits of 1e4 would keep only three decimals.
+    logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
     largest = jnp.argmax(logits, axis=-1, keepdims=True) == jnp.arange(logits.shape[-1])
     others = jax.nn.logsumexp(jnp.where(largest, -jnp.inf, logits), axis=-1, keepdims=True)
     everything = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
