@@ -1,0 +1,127 @@
+"""Transforms of the mask: which labels the loss sees."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy.typing as npt
+
+from lt_jax.losses import partial_label, reweighted
+from lt_jax.losses._inputs import Array, check_number, constant
+from lt_jax.objectives.core import Terms, Transform, stateless
+
+
+class PartialLabelState(NamedTuple):
+    """What partial label masking remembers.
+
+    Attributes:
+      ideal_ratio: float ``[C]``.
+      positives: histogram of the positives' probabilities since the last update, int32
+        ``[C, bins]``.
+      negatives: the same of the negatives.
+      step: calls since the start, int32 scalar.
+    """
+
+    ideal_ratio: Array
+    positives: Array
+    negatives: Array
+    step: Array
+
+
+def partial_label_mask(
+    class_counts: npt.ArrayLike,
+    *,
+    update_every: int,
+    rate: float = 0.01,
+    bins: int = 10,
+    bound: float = 100.0,
+    ratio: Literal["odds", "share"] = "odds",
+    num_examples: int | None = None,
+) -> Transform:
+    """Leaves labels out of the loss at random, with ratios that adapt (PLM).
+
+    The ideal ratio starts at that of the data, so that nothing is masked before the first update.
+    It is updated inside the step, from the probabilities predicted since the last update.
+
+    Args:
+      class_counts: positives of each class, ``[C]``.
+      update_every: steps between updates; the steps of an epoch, usually.
+      rate: step of the update.
+      bins: of the histograms.
+      bound: the ideal ratio stays within this factor of the data's.
+      ratio: ``"odds"`` (positives / negatives) or ``"share"`` (positives / all).
+      num_examples: training examples; the sum of the counts if None (single-label data).
+
+    Returns:
+      A transform of the mask.
+
+    Raises:
+      InputError: for bad counts or a number outside its range.
+
+    Source: Duarte, Rawat and Shah, CVPRW 2021; see `lt_jax.losses.partial_label`.
+    """
+    data_ratio = partial_label.label_ratio(class_counts, num_examples, ratio)
+    partial_label.check_plm(rate, bound, bins, update_every)
+
+    def init() -> PartialLabelState:
+        start = jnp.nan_to_num(jnp.asarray(data_ratio, jnp.result_type(float)), nan=1.0)
+        empty = jnp.zeros((data_ratio.size, bins), jnp.int32)
+        return PartialLabelState(start, empty, empty, jnp.zeros((), jnp.int32))
+
+    def apply(
+        state: PartialLabelState, key: Array, terms: Terms
+    ) -> tuple[Terms, PartialLabelState]:
+        r = constant(data_ratio, terms.logits)
+        probability = partial_label.keep_probabilities(
+            terms.targets, r, state.ideal_ratio.astype(r.dtype)
+        )
+        keep = jax.random.uniform(key, probability.shape) < probability
+        seen = partial_label.probability_histograms(
+            terms.predicted, terms.targets, bins, terms.where
+        )
+        positives, negatives = state.positives + seen[0], state.negatives + seen[1]
+        step = state.step + 1
+        due = step % update_every == 0
+        updated = partial_label.updated_ideal_ratio(
+            state.ideal_ratio, r, positives, negatives, rate=rate, bound=bound
+        )
+        new_state = PartialLabelState(
+            jnp.where(due, updated, state.ideal_ratio),
+            jnp.where(due, 0, positives),
+            jnp.where(due, 0, negatives),
+            step,
+        )
+        return terms._replace(keep=terms.keep & keep), new_state
+
+    return Transform("partial_label_mask", "mask", init, apply)
+
+
+def equalization(
+    class_counts: npt.ArrayLike, *, threshold: float | None = None, probability: float = 0.9
+) -> Transform:
+    """Leaves out negatives of rare classes, so that they are not pushed down by the others (EQL).
+
+    Args:
+      class_counts: training images of each class, ``[C]``.
+      threshold: share of the images below which a class is rare; 1 / C if None.
+      probability: with which each negative of a rare class is left out.
+
+    Returns:
+      A transform of the mask.
+
+    Raises:
+      InputError: for bad counts or a number outside [0, 1].
+
+    Source: Tan et al., CVPR 2020; see `lt_jax.losses.equalization_loss`.
+    """
+    rare = reweighted.rare_classes(class_counts, threshold)
+    check_number("probability", probability, 0.0, 1.0)
+
+    def apply(key: Array, terms: Terms) -> Terms:
+        protected = constant(rare.astype(float), terms.logits) > 0
+        keep = reweighted.equalization_keep(key, terms.targets, protected, probability)
+        return terms._replace(keep=terms.keep & keep)
+
+    return stateless(apply, name="equalization", stage="mask")

@@ -1,0 +1,208 @@
+"""One registry from a name or a config to an objective.
+
+A *spec* is a mapping that a config file can hold and a command line can override::
+
+    {"base": "sigmoid",
+     "base_options": {},
+     "transforms": {"class_balanced": {"beta": 0.9999}, "focal": {"gamma": 1.0}}}
+
+Besides the options of its factory every transform takes ``start_epoch`` (see `deferred`). To add a
+loss, write one factory in one file of this package and name it in `TRANSFORMS` or `BASES`; to give
+a combination a name, add a line to `METHODS`. The registry-wide tests then cover it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+
+from lt_jax.errors import InputError
+from lt_jax.objectives import bases, logits, masks, weights
+from lt_jax.objectives.core import Base, Objective, Transform, chain
+from lt_jax.objectives.deferred import deferred
+
+Spec = dict[str, Any]
+
+TRANSFORMS: dict[str, Callable[..., Transform]] = {
+    "scale_logits": logits.scale_logits,
+    "gaussian_cloud": logits.gaussian_cloud,
+    "label_distribution_margin": logits.label_distribution_margin,
+    "logit_adjustment": logits.logit_adjustment,
+    "seesaw": logits.seesaw,
+    "class_balanced": weights.class_balanced,
+    "inverse_frequency": weights.inverse_frequency,
+    "focal": weights.focal,
+    "rebalanced": weights.rebalanced,
+    "partial_label_mask": masks.partial_label_mask,
+    "equalization": masks.equalization,
+}
+
+BASES: dict[str, Callable[..., Base]] = {
+    "softmax": lambda: bases.softmax_cross_entropy,
+    "sigmoid": lambda: bases.sigmoid_cross_entropy,
+    "asymmetric": bases.asymmetric,
+    "negative_tolerant": bases.negative_tolerant,
+}
+
+# What the data decide, not the config.
+_FROM_DATA = ("class_counts", "num_examples")
+
+
+class Method(NamedTuple):
+    """A named combination: its base, its transforms with the options that differ, its paper."""
+
+    base: str
+    transforms: dict[str, dict[str, Any]]
+    paper: str
+
+
+_CB = "Cui et al., CVPR 2019"
+METHODS: dict[str, Method] = {
+    "cross_entropy": Method("softmax", {}, "the baseline"),
+    "sigmoid": Method("sigmoid", {}, "one-vs-rest baseline"),
+    "cosine": Method("softmax", {"scale_logits": {}}, "baseline of the cosine methods"),
+    "focal": Method("sigmoid", {"focal": {}}, "Lin et al., ICCV 2017"),
+    "softmax_focal": Method("softmax", {"focal": {}}, "Lin et al., ICCV 2017"),
+    "inverse_frequency": Method("softmax", {"inverse_frequency": {}}, "re-weighting baseline"),
+    "cb_softmax": Method("softmax", {"class_balanced": {}}, _CB),
+    "cb_sigmoid": Method("sigmoid", {"class_balanced": {}}, _CB),
+    "cb_focal": Method("sigmoid", {"class_balanced": {}, "focal": {}}, _CB),
+    "logit_adjustment": Method("softmax", {"logit_adjustment": {}}, "Menon et al., ICLR 2021"),
+    "balanced_softmax": Method("softmax", {"logit_adjustment": {}}, "Ren et al., NeurIPS 2020"),
+    "ldam": Method("softmax", {"label_distribution_margin": {}}, "Cao et al., NeurIPS 2019"),
+    "ldam_drw": Method(
+        "softmax",
+        {"label_distribution_margin": {}, "class_balanced": {"start_epoch": 160}},
+        "Cao et al., NeurIPS 2019",
+    ),
+    "gcl": Method("softmax", {"gaussian_cloud": {}}, "Li, Cheung and Lu, CVPR 2022 (stage 1)"),
+    "gcl_angular": Method(
+        "softmax", {"gaussian_cloud": {"angular": True}}, "Li et al., arXiv 2305.10648"
+    ),
+    "plm": Method("sigmoid", {"partial_label_mask": {}}, "Duarte et al., CVPRW 2021"),
+    "plm_softmax": Method("softmax", {"partial_label_mask": {}}, "Duarte et al., CVPRW 2021"),
+    "equalization": Method("softmax", {"equalization": {}}, "Tan et al., CVPR 2020"),
+    "seesaw": Method("softmax", {"seesaw": {}}, "Wang et al., CVPR 2021"),
+    "asymmetric": Method("asymmetric", {}, "Ridnik et al., ICCV 2021"),
+    "distribution_balanced": Method(
+        "negative_tolerant", {"rebalanced": {}}, "Wu et al., ECCV 2020"
+    ),
+}
+
+
+def _lookup(table: Mapping[str, Any], name: str, what: str) -> Any:
+    if name not in table:
+        raise InputError(f"{what} is {name!r}; expected one of {', '.join(sorted(table))}")
+    return table[name]
+
+
+def _options(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The options of a factory with their defaults; 0 for one that has none."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {
+        p.name: 0 if p.default is inspect.Parameter.empty else p.default
+        for p in parameters
+        if p.name not in _FROM_DATA
+    }
+
+
+def _preset(name: str) -> Spec:
+    if name in TRANSFORMS:
+        return {"transforms": {name: _options(TRANSFORMS[name])}}
+    method = _lookup(METHODS, name, "method")
+    transforms = {t: {**_options(TRANSFORMS[t]), **o} for t, o in method.transforms.items()}
+    options = _options(BASES[method.base])
+    return {"base": method.base, "base_options": options, "transforms": transforms}
+
+
+def method_spec(name: str) -> Spec:
+    """The spec of a method, with every option written out so that it can be overridden.
+
+    Args:
+      name: a method, or several methods and transforms joined by ``+``; the first gives the base.
+
+    Returns:
+      A new spec.
+
+    Raises:
+      InputError: for an unknown name, or methods joined whose bases differ.
+
+    Example:
+      >>> method_spec("cb_focal+partial_label_mask")["transforms"]["focal"]["gamma"]
+      1.0
+    """
+    first, *others = name.split("+")
+    _lookup(METHODS, first, "method")
+    spec = _preset(first)
+    for other in others:
+        added = _preset(other)
+        if added.get("base", spec["base"]) != spec["base"]:
+            raise InputError(
+                f"{other} has base {added['base']} and {first} has base {spec['base']};"
+                " name the transform instead of the method"
+            )
+        spec["transforms"] |= added["transforms"]
+    return copy.deepcopy(spec)
+
+
+def _call(factory: Callable[..., Any], name: str, options: dict[str, Any], data: Spec) -> Any:
+    known = inspect.signature(factory).parameters
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        fitting = sorted(set(known) - set(_FROM_DATA))
+        raise InputError(f"{name} has no option {unknown[0]!r}; it has {', '.join(fitting)}")
+    return factory(**options, **{k: v for k, v in data.items() if k in known})
+
+
+def build_objective(
+    spec: Mapping[str, Any],
+    class_counts: npt.ArrayLike,
+    *,
+    steps_per_epoch: int = 1,
+    num_examples: int | None = None,
+) -> Objective:
+    """The objective that a spec describes.
+
+    Args:
+      spec: see the top of this module.
+      class_counts: training images of each class, ``[C]``.
+      steps_per_epoch: what an ``update_every`` of 0 and ``start_epoch`` mean in steps.
+      num_examples: training examples; the sum of the counts if None (single-label data).
+
+    Returns:
+      An `Objective`.
+
+    Raises:
+      InputError: for an unknown name or option, a number outside its range, or a combination that
+        means nothing.
+
+    Example:
+      >>> objective = build_objective(method_spec("plm"), [900, 100], steps_per_epoch=10)
+      >>> objective.init()[0].ideal_ratio.round(1)
+      Array([9. , 0.1], dtype=float32)
+    """
+    for key in spec:
+        if key not in ("base", "base_options", "transforms"):
+            raise InputError(
+                f"objective has no field {key!r}; it has base, base_options and transforms"
+            )
+    data = {"class_counts": class_counts, "num_examples": num_examples}
+    transforms = []
+    for name, given in spec.get("transforms", {}).items():
+        options = dict(given)
+        factory = _lookup(TRANSFORMS, name, "loss transform")
+        start_epoch = options.pop("start_epoch", 0)
+        if "update_every" in inspect.signature(factory).parameters:
+            options["update_every"] = options.get("update_every") or steps_per_epoch
+        transform = _call(factory, name, options, data)
+        if start_epoch:
+            transform = deferred(transform, round(start_epoch * steps_per_epoch))
+        transforms.append(transform)
+    base_name = spec.get("base", "softmax")
+    factory = _lookup(BASES, base_name, "base loss")
+    base = _call(factory, base_name, dict(spec.get("base_options", {})), data)
+    return chain(*transforms, base=base)

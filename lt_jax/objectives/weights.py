@@ -1,0 +1,124 @@
+"""Transforms of the entries' weights: class balance, focal modulation, re-balancing."""
+
+from __future__ import annotations
+
+import jax
+import numpy.typing as npt
+
+from lt_jax import longtail
+from lt_jax.losses import cross_entropy, reweighted
+from lt_jax.losses._inputs import Array, check_number, constant
+from lt_jax.losses.class_balanced import entry_weights
+from lt_jax.objectives.core import Terms, Transform, stateless
+
+_ALREADY = "that loss has its own modulation of easy entries"
+
+
+def _per_class(vector: longtail.Vector, name: str) -> Transform:
+    def apply(key: Array, terms: Terms) -> Terms:
+        weights = entry_weights(
+            constant(vector, terms.logits),
+            terms.targets,
+            competing=terms.competing,
+            single_label=terms.single_label,
+        )
+        return terms._replace(weights=terms.weights * weights)
+
+    return stateless(apply, name=name, stage="weights")
+
+
+def class_balanced(class_counts: npt.ArrayLike, *, beta: float = 0.9999) -> Transform:
+    """Weighs by the inverse effective number of samples of the class.
+
+    Args:
+      class_counts: training images of each class, ``[C]``.
+      beta: in [0, 1); 0 weighs all classes alike.
+
+    Returns:
+      A transform of the weights.
+
+    Raises:
+      InputError: for bad counts or a beta outside [0, 1).
+
+    Source: Cui et al., CVPR 2019; see `lt_jax.losses.class_balanced_focal_loss`.
+    """
+    return _per_class(longtail.class_balanced_weights(class_counts, beta), "class_balanced")
+
+
+def inverse_frequency(class_counts: npt.ArrayLike, *, power: float = 1.0) -> Transform:
+    """Weighs by a power of the inverse class frequency.
+
+    Args:
+      class_counts: training images of each class, ``[C]``.
+      power: 1, or 0.5 for the square root.
+
+    Returns:
+      A transform of the weights.
+
+    Raises:
+      InputError: for bad counts or a power that is not finite.
+    """
+    return _per_class(longtail.inverse_frequency_weights(class_counts, power), "inverse_frequency")
+
+
+def focal(*, gamma: float = 1.0, differentiate_modulator: bool = True) -> Transform:
+    """Weighs entries by how far their probability is from the truth, ``(1 - p_t) ** gamma``.
+
+    The probability is that of the adjusted logits, under the softmax or sigmoid of the base, and
+    does not see weights or masks.
+
+    Args:
+      gamma: at least 0; 0 changes nothing.
+      differentiate_modulator: False treats the factor as a constant, as GCL's second stage does.
+
+    Returns:
+      A transform of the weights.
+
+    Raises:
+      InputError: if gamma is negative.
+
+    Source: Lin et al., ICCV 2017; see `lt_jax.losses.sigmoid_focal_loss`.
+    """
+    check_number("gamma", gamma, 0.0)
+
+    def apply(key: Array, terms: Terms) -> Terms:
+        if terms.competing:
+            factor = cross_entropy.softmax_focal_modulation(terms.logits, gamma)
+        else:
+            factor = cross_entropy.sigmoid_focal_modulation(terms.logits, terms.targets, gamma)
+        if not differentiate_modulator:
+            factor = jax.lax.stop_gradient(factor)
+        return terms._replace(weights=terms.weights * factor)
+
+    return stateless(apply, name="focal", stage="weights", refuses=(("asymmetric", _ALREADY),))
+
+
+def rebalanced(
+    class_counts: npt.ArrayLike, *, alpha: float = 0.1, beta: float = 10.0, mu: float = 0.2
+) -> Transform:
+    """Weighs entries of multi-label examples by how often their image would be drawn for them.
+
+    Args:
+      class_counts: positives of each class, ``[C]``, each at least 1.
+      alpha: least weight.
+      beta: steepness.
+      mu: ratio at which the weight is in the middle.
+
+    Returns:
+      A transform of the weights, for independent classes.
+
+    Raises:
+      InputError: for bad counts.
+
+    Source: Wu et al., Distribution-Balanced Loss, ECCV 2020.
+    """
+    counts = longtail.check_class_counts(class_counts, allow_zero=False)
+
+    def apply(key: Array, terms: Terms) -> Terms:
+        factor = reweighted.rebalanced_weights(
+            terms.targets, constant(counts, terms.logits), alpha=alpha, beta=beta, mu=mu
+        )
+        return terms._replace(weights=terms.weights * factor)
+
+    reason = "with one label for each example its ratio is 1 and re-balances nothing"
+    return stateless(apply, name="rebalanced", stage="weights", refuses=(("softmax", reason),))
