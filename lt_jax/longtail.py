@@ -70,9 +70,13 @@ def check_class_counts(class_counts: npt.ArrayLike, *, allow_zero: bool = True) 
     return counts
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
+
+
 def check_beta(beta: float) -> float:
     """``beta`` if it lies in [0, 1), else an `InputError`."""
-    if not (isinstance(beta, (int, float, np.number)) and 0.0 <= float(beta) < 1.0):
+    if not (_is_number(beta) and 0.0 <= float(beta) < 1.0):
         raise InputError(f"beta is {beta!r}; expected a number in [0, 1), such as 0.9999")
     return float(beta)
 
@@ -106,9 +110,9 @@ def long_tailed_counts(
     Source: Cui et al., CVPR 2019 (exponential); Buda et al., Neural Networks 2018 (step).
     """
     for name, value in (("max_count", max_count), ("num_classes", num_classes)):
-        if int(value) != value or value < 1:
+        if not (_is_number(value) and value == np.floor(value) and value >= 1):
             raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
-    if not (np.isfinite(imbalance) and imbalance >= 1):
+    if not (_is_number(imbalance) and imbalance >= 1):
         raise InputError(f"imbalance is {imbalance!r}; expected a number of at least 1")
     position = np.arange(num_classes, dtype=np.float64)
     if kind == "exponential":
@@ -190,6 +194,8 @@ def effective_number(class_counts: npt.ArrayLike, beta: float | npt.ArrayLike) -
     """
     counts = check_class_counts(class_counts)
     betas = np.array([check_beta(b) for b in np.atleast_1d(beta).tolist()])
+    if betas.size not in (1, counts.size):
+        raise InputError(f"there are {betas.size} betas for {counts.size} class counts")
     with np.errstate(divide="ignore", invalid="ignore"):  # beta = 0 has no logarithm
         general = -np.expm1(counts * np.log(betas)) / (1.0 - betas)
     return np.where(counts == 0, 0.0, np.where(betas == 0, 1.0, general))

@@ -174,8 +174,11 @@ def updated_ideal_ratio(
     count = jnp.maximum(usable.sum(), 1)
 
     def standardised(divergence: Array) -> Array:
-        mean = jnp.sum(jnp.where(usable, divergence, 0.0)) / count
-        centred = jnp.where(usable, divergence - mean, 0.0)
+        # Measured from one of them first: equal divergences (every prediction in one bin, as early
+        # in training) then give exactly 0, and not the rounding of their mean divided by itself.
+        first = jnp.max(jnp.where(usable, divergence, -jnp.inf))
+        distance = jnp.where(usable, divergence - first, 0.0)
+        centred = jnp.where(usable, distance - jnp.sum(distance) / count, 0.0)
         return centred / (jnp.sqrt(jnp.sum(centred**2) / count) + EPS)
 
     excess = standardised(histogram_divergence(positives, positives=True)) - standardised(

@@ -135,11 +135,18 @@ def asymmetric_loss(
         check_number(name, gamma, 0.0)
     log_p, log_q = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     positive = jnp.exp(gamma_positive * log_q) * log_p
-    negative = _clipped_negative(log_p, log_q, gamma_negative, check_number("clip", clip, 0, 1))
+    negative = _clipped_negative(log_p, log_q, gamma_negative, check_clip(clip))
     entries = -(targets * positive + (1.0 - targets) * negative)
     if keep is not None:
         entries = jnp.where(keep, entries, 0.0)
     return zero_outside(jnp.sum(weights * entries, axis=-1), where)
+
+
+def check_clip(clip: float) -> float:
+    """``clip`` if it lies in [0, 1), else an `InputError`."""
+    if check_number("clip", clip, 0.0, 1.0) == 1:
+        raise InputError("clip is 1; expected a number in [0, 1)")
+    return clip
 
 
 def _clipped_negative(log_p: Array, log_q: Array, gamma: float, clip: float) -> Array:

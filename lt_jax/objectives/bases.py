@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy.typing as npt
 
 from lt_jax import losses
-from lt_jax.errors import InputError
 from lt_jax.losses._inputs import Array, check_number, constant
-from lt_jax.losses.reweighted import negative_tolerant_cross_entropy, tolerant_bias
+from lt_jax.losses.reweighted import (
+    check_clip,
+    negative_tolerant_cross_entropy,
+    tolerant_bias,
+)
 from lt_jax.objectives.core import Base
 
 softmax_cross_entropy = Base("softmax", competing=True, loss=losses.softmax_cross_entropy)
@@ -37,8 +40,7 @@ def asymmetric(
     """
     check_number("gamma_positive", gamma_positive, 0.0)
     check_number("gamma_negative", gamma_negative, 0.0)
-    if check_number("clip", clip, 0.0, 1.0) == 1:
-        raise InputError("clip is 1; expected a number in [0, 1)")
+    check_clip(clip)
     loss = partial(
         losses.asymmetric_loss,
         gamma_positive=gamma_positive,

@@ -67,8 +67,9 @@ def partial_label_mask(
 
     def init() -> PartialLabelState:
         start = jnp.nan_to_num(jnp.asarray(data_ratio, jnp.result_type(float)), nan=1.0)
-        empty = jnp.zeros((data_ratio.size, bins), jnp.int32)
-        return PartialLabelState(start, empty, empty, jnp.zeros((), jnp.int32))
+        # Two arrays, not one twice: the buffers of a state are donated to the step.
+        empty = [jnp.zeros((data_ratio.size, bins), jnp.int32) for _ in range(2)]
+        return PartialLabelState(start, *empty, jnp.zeros((), jnp.int32))
 
     def apply(
         state: PartialLabelState, key: Array, terms: Terms

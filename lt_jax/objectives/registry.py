@@ -111,8 +111,6 @@ def _options(factory: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _preset(name: str) -> Spec:
-    if name in TRANSFORMS:
-        return {"transforms": {name: _options(TRANSFORMS[name])}}
     method = _lookup(METHODS, name, "method")
     transforms = {t: {**_options(TRANSFORMS[t]), **o} for t, o in method.transforms.items()}
     options = _options(BASES[method.base])
@@ -136,10 +134,14 @@ def method_spec(name: str) -> Spec:
       1.0
     """
     first, *others = name.split("+")
-    _lookup(METHODS, first, "method")
     spec = _preset(first)
     for other in others:
-        added = _preset(other)
+        # A name that is both (focal, seesaw) means the transform here: the first gives the base.
+        added: Spec = (
+            {"transforms": {other: _options(TRANSFORMS[other])}}
+            if other in TRANSFORMS
+            else _preset(other)
+        )
         if added.get("base", spec["base"]) != spec["base"]:
             raise InputError(
                 f"{other} has base {added['base']} and {first} has base {spec['base']};"
@@ -151,10 +153,11 @@ def method_spec(name: str) -> Spec:
 
 def _call(factory: Callable[..., Any], name: str, options: dict[str, Any], data: Spec) -> Any:
     known = inspect.signature(factory).parameters
-    unknown = sorted(set(options) - set(known))
+    fitting = sorted(set(known) - set(_FROM_DATA))
+    unknown = sorted(set(options) - set(fitting))
     if unknown:
-        fitting = sorted(set(known) - set(_FROM_DATA))
-        raise InputError(f"{name} has no option {unknown[0]!r}; it has {', '.join(fitting)}")
+        has = ", ".join(fitting) or "none"
+        raise InputError(f"{name} has no option {unknown[0]!r}; it has {has}")
     return factory(**options, **{k: v for k, v in data.items() if k in known})
 
 

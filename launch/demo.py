@@ -1,0 +1,38 @@
+"""Five methods on long-tailed digits, five seeds each: a table and a picture.
+
+python launch/demo.py --workdir=demo
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from configs import digits
+from lt_jax import cli, pictures, report
+from lt_jax.train import train
+
+WORKDIR = flags.DEFINE_string("workdir", "demo", "Folder for the runs, the table and the picture.")
+SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds of each method.", lower_bound=1)
+METHODS = flags.DEFINE_list(
+    "methods", ["cross_entropy", "cb_focal", "balanced_softmax", "plm", "gcl"], "What to compare."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Trains, prints, draws."""
+    folder = Path(WORKDIR.value)
+    summaries = []
+    for method in METHODS.value:
+        config = digits.get_config(method)
+        config.replicas = SEEDS.value
+        summary = train(config, folder / method)
+        if summary is None:  # a signal: what is done stays, the rest goes on next time
+            return
+        summaries.append(summary)
+    pictures.save_comparison(summaries, folder / "comparison.png")
+    report.write_tables(summaries, folder)
+    report.print_table(summaries)
+
+
+if __name__ == "__main__":
+    cli.main(main)

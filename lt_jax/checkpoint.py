@@ -1,0 +1,111 @@
+"""Checkpoints; Orbax is known here only."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+from lt_jax.errors import InputError
+from lt_jax.writers import say
+
+
+class Restored(NamedTuple):
+    """A checkpoint that was read: its step, its arrays, and what was saved beside them."""
+
+    step: int
+    state: Any
+    notes: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run, newest kept, each written whole or not at all.
+
+    Args:
+      folder: where they are; made if it does not exist.
+      keep: how many of the newest stay.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Opens the folder."""
+        self.folder = Path(folder).absolute()
+        self._keep = keep
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True)
+        return ocp.CheckpointManager(self.folder, options=options, item_names=("state", "notes"))
+
+    def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
+        """Saves the arrays of a step, and a few JSON values, in the background.
+
+        A step that is there already is left alone.
+        """
+        if self._manager.latest_step() == step:
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)
+        )
+        self._manager.save(step, args=items, force=True)
+
+    def restore(self, template: Any) -> Restored | None:
+        """The newest checkpoint that can be read.
+
+        One that cannot (a disk ran full, a copy broke off) is set aside under another name once an
+        older one has been read in its place; nothing is deleted.
+
+        Args:
+          template: a state like the one saved, whose shapes, dtypes and shardings are taken.
+
+        Returns:
+          What was restored, or None if there is no checkpoint.
+
+        Raises:
+          InputError: if there are checkpoints and none can be read.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore()
+        )
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._manager.restore(step, args=items)
+            except Exception as error:  # Orbax raises many kinds for damaged files
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                damaged[step] = lines[0][:200]
+            else:
+                self._set_aside(damaged, step)
+                return Restored(step, found.state, found.notes)
+        if damaged:
+            step, reason = next(iter(damaged.items()))
+            raise InputError(
+                f"none of the checkpoints in {self.folder} (steps {sorted(damaged)}) can be read"
+                f" (step {step}: {reason}); choose another workdir to start over"
+            )
+        return None
+
+    def _set_aside(self, damaged: dict[int, str], read: int) -> None:
+        if not damaged:
+            return
+        self._manager.close()
+        for step, reason in damaged.items():
+            aside = self.folder.parent / f"damaged_checkpoint_{step}_{time.time_ns()}"
+            (self.folder / str(step)).rename(aside)
+            say(
+                f"the checkpoint of step {step} cannot be read ({reason}); it was renamed to"
+                f" {aside.name}, and the run goes on from the one before, of step {read}."
+            )
+        self._manager = self._open()
+
+    def latest_step(self) -> int | None:
+        """The newest step saved."""
+        return self._manager.latest_step()
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()

@@ -1,0 +1,20 @@
+"""Image sets: where they come from, how they are split, how batches are drawn on the device."""
+
+from lt_jax.data.dataset import DEFAULTS, Dataset, index_hash, load_dataset, pixel_statistics
+from lt_jax.data.device import epoch_order, eval_order
+from lt_jax.data.sources import Source, load_source
+from lt_jax.data.splits import validation_counts, validation_indices
+
+__all__ = [
+    "DEFAULTS",
+    "Dataset",
+    "Source",
+    "epoch_order",
+    "eval_order",
+    "index_hash",
+    "load_dataset",
+    "load_source",
+    "pixel_statistics",
+    "validation_counts",
+    "validation_indices",
+]

@@ -1,0 +1,175 @@
+"""Where images come from: scikit-learn's digits, NumPy files, TensorFlow Datasets.
+
+Each loader ends in a `Source`: all images of both splits as uint8 arrays, checked. Which of them
+are kept, and which become the validation split, is decided later and apart (`dataset.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lt_jax.data import checks
+from lt_jax.data.checks import Images, Labels
+from lt_jax.errors import InputError
+from lt_jax.longtail import long_tailed_indices
+
+DIGITS_TEST_PER_CLASS = 50
+ARRAY_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+class Source(NamedTuple):
+    """All images and labels of a set, before anything is cut from it.
+
+    Attributes:
+      name: the string it was asked for by, such as ``"tfds:cifar10"``.
+      train_images: uint8 ``[N, H, W, C]``.
+      train_labels: int32 ``[N]``.
+      test_images: uint8 ``[M, H, W, C]``.
+      test_labels: int32 ``[M]``.
+      num_classes: C; every label is below it.
+      class_names: one for each class.
+    """
+
+    name: str
+    train_images: Images
+    train_labels: Labels
+    test_images: Images
+    test_labels: Labels
+    num_classes: int
+    class_names: tuple[str, ...]
+
+
+def load_source(
+    source: str,
+    *,
+    data_dir: str = "",
+    num_classes: int = 0,
+    test_split: str = "test",
+    download: bool = False,
+) -> Source:
+    """Reads a whole image set into memory.
+
+    ==================== =======================================================================
+    ``digits``           scikit-learn's 1,797 grey 8x8 digits; 50 of each class are the test set
+    ``tfds:<name>``      an image classification set of TensorFlow Datasets, prepared as
+                         array_record (read without TensorFlow) or tfrecord (with it);
+                         ``<name>/<config>`` and ``<name>:<version>`` work too
+    ``arrays:<file>``    an .npz file with x_train, y_train, x_test, y_test, maybe class_names
+    ==================== =======================================================================
+
+    Args:
+      source: one of the three forms.
+      data_dir: where prepared TFDS directories lie, by default where TFDS looks itself; for
+        ``arrays`` the folder that a relative file name is relative to.
+      num_classes: C; 0 takes it from the data.
+      test_split: name of the TFDS split to test on.
+      download: whether TFDS may download and prepare a set that is not there.
+
+    Returns:
+      The images and labels.
+
+    Raises:
+      InputError: if there is no such set or file, or it is not what is described here.
+
+    Example:
+      >>> load_source("digits").train_images.shape
+      (1297, 8, 8, 1)
+    """
+    form, _, rest = str(source).partition(":")
+    if form == "tfds" and rest:
+        # Imported late, like TFDS itself: most programs never need it.
+        from lt_jax.data import tfds_source
+
+        loaded = tfds_source.read(rest, data_dir=data_dir, test_split=test_split, download=download)
+        return _checked(source, "images", "labels", *loaded, num_classes=num_classes)
+    if source != "digits" and not (form == "arrays" and rest):
+        raise InputError(
+            f"data source is {source!r}; expected 'digits', 'tfds:<name>' or 'arrays:<file.npz>'"
+        )
+    if test_split != "test":
+        raise InputError(f"test_split is {test_split!r}; {form!r} has only the split 'test'")
+    if form == "digits":
+        return _checked(source, "images", "labels", *_read_digits(), num_classes=num_classes)
+    return _checked(source, "x", "y", *_read_arrays(rest, data_dir), num_classes=num_classes)
+
+
+def _checked(
+    name: str,
+    x: str,
+    y: str,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    class_names: Sequence[str],
+    *,
+    num_classes: int,
+) -> Source:
+    """A `Source` of (images, labels) pairs that have passed every check."""
+    train_images = checks.checked_images(f"{x}_train of {name}", train[0])
+    train_labels = checks.checked_labels(f"{y}_train of {name}", train[1], len(train_images))
+    test_images = checks.checked_images(f"{x}_test of {name}", test[0])
+    test_labels = checks.checked_labels(f"{y}_test of {name}", test[1], len(test_images))
+    checks.check_same_shape(name, train_images, test_images)
+    count, names = checks.checked_classes(
+        name, (train_labels, test_labels), num_classes, class_names
+    )
+    return Source(name, train_images, train_labels, test_images, test_labels, count, names)
+
+
+def _read_digits():
+    """The digits, scaled from 0..16 to 0..255: (train, test, no names).
+
+    The test set is always the same, so that figures of different ``split_seed`` compare.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise InputError("the digits need scikit-learn: pip install scikit-learn") from error
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    test = long_tailed_indices(labels, [DIGITS_TEST_PER_CLASS] * 10, seed=0)
+    train = np.setdiff1d(np.arange(len(labels)), test)
+    return (images[train], labels[train]), (images[test], labels[test]), ()
+
+
+def _read_arrays(file: str, data_dir: str):
+    """The arrays of an .npz file: (train, test, class names)."""
+    path = Path(os.path.expanduser(data_dir or ""), os.path.expanduser(file))
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; expected an .npz file with {_listed()}")
+    try:
+        npz = np.load(path, allow_pickle=False)
+        if not isinstance(npz, np.lib.npyio.NpzFile):
+            raise InputError(f"{path} holds a single array; expected an .npz file with {_listed()}")
+        with npz:
+            missing = [key for key in ARRAY_KEYS if key not in npz]
+            if missing:
+                raise InputError(f"{path} lacks {', '.join(missing)}; expected {_listed()}")
+            x_train, y_train, x_test, y_test = (npz[key] for key in ARRAY_KEYS)
+            names = npz["class_names"] if "class_names" in npz else np.zeros(0, str)
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        pickled = "allow_pickle" in str(error) and zipfile.is_zipfile(path)
+        raise InputError(
+            f"{path} holds pickled objects; expected plain arrays of numbers"
+            if pickled
+            else f"{path} is damaged or not an .npz file ({_first_line(error)})"
+        ) from error
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise InputError(f"class_names of {path} is not a vector of strings")
+    return (x_train, y_train), (x_test, y_test), names.astype(str).tolist()
+
+
+def _listed() -> str:
+    return f"{', '.join(ARRAY_KEYS[:-1])} and {ARRAY_KEYS[-1]}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

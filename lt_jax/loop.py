@@ -1,0 +1,248 @@
+"""The loop of a run: steps, rows, validation, checkpoints, and what interrupts them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from lt_jax import metrics, workdir
+from lt_jax.checkpoint import Checkpoints
+from lt_jax.data import Dataset, eval_order
+from lt_jax.replicas import Replicas
+from lt_jax.steps import Split
+from lt_jax.writers import MetricsFile, ProgressBar, TensorBoard, say
+
+Config = Mapping[str, Any]
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the weights became infinite or NaN; what was saved before is still there."""
+
+
+class Run(NamedTuple):
+    """What a run consists of, before its first step."""
+
+    config: Config
+    folder: Path
+    dataset: Dataset
+    mesh: Mesh
+    replicas: Replicas
+    schedule: optax.Schedule
+    splits: dict[str, Split]
+    seeds: tuple[int, ...]
+    steps_per_epoch: int
+    total_steps: int
+
+
+def evaluate(run: Run, states: Any, split: str, which: str = "last") -> metrics.Counts:
+    """Counts of every replica over a split, leading axis R.
+
+    Args:
+      run: what `prepare` gave.
+      states: of the replicas.
+      split: ``"train"``, ``"validation"`` or ``"test"``.
+      which: ``"last"`` or ``"best"`` weights.
+
+    Returns:
+      `metrics.Counts`.
+    """
+    data = run.splits[split]
+    size = run.config["train"]["eval_batch_size"]
+    # A split smaller than a batch would be mostly padding.
+    size = min(size, -(-len(data.labels) // run.mesh.size) * run.mesh.size)
+    batches, where = eval_order(len(data.labels), size)
+    return run.replicas.evaluate(states, which, data, batches, where)
+
+
+class Stop:
+    """Notices SIGTERM and Ctrl-C, so that the loop can save and leave."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second Ctrl-C does not wait
+        self.asked = True
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class Loop:
+    """The steps of a run, with what has to be remembered between them."""
+
+    def __init__(self, run: Run, stop: Stop) -> None:
+        self.run, self.stop = run, stop
+        self.options = run.config["train"]
+        per_seed = jax.vmap(jax.random.key)(np.asarray(run.seeds, np.uint32))
+        # One key each for the weights, the order of the images and the steps.
+        keys = jax.vmap(lambda key: jax.random.split(key, 3))(per_seed)
+        self.order_keys, self.step_keys = keys[:, 1], keys[:, 2]
+        self.states = run.replicas.init(keys[:, 0])
+        self.checkpoints = Checkpoints(
+            run.folder / workdir.CHECKPOINTS, self.options["keep_checkpoints"]
+        )
+        self.step, self.seconds = 0, 0.0
+        self.pending: list[Any] = []  # losses [R] of each step since the last row
+        self.unread: list[Any] = []  # losses [R, K] still on the device
+        self._restore()
+        self.metrics = MetricsFile(run.folder / workdir.METRICS, self.step)
+        self.tensorboard = TensorBoard(
+            run.folder / workdir.TENSORBOARD, self.step, enabled=self.options["tensorboard"]
+        )
+        self.started, self.counted = time.monotonic(), 0
+
+    def _restore(self) -> None:
+        found = self.checkpoints.restore(self.run.replicas.stack(self.states))
+        if found is None:
+            return
+        self.step, self.seconds = found.step, found.notes["seconds"]
+        self.pending = [np.asarray(losses) for losses in found.notes["pending"]]
+        self.states = self.run.replicas.unstack(found.state)
+        say(f"going on from step {self.step} of {self.run.total_steps}.")
+
+    def go(self) -> bool:
+        """Trains to the end; False if a signal came first."""
+        run = self.run
+        with ProgressBar(
+            run.config["name"], run.total_steps, enabled=self.options["progress"]
+        ) as bar:
+            self.bar = bar
+            while self.step < run.total_steps and not self.stop.asked:
+                self._epoch(self.step // run.steps_per_epoch)
+        if self.step < run.total_steps:
+            self._save()
+            say(
+                f"stopped by a signal at step {self.step} of {run.total_steps} and saved;"
+                " start again to go on."
+            )
+            return False
+        return True
+
+    def _epoch(self, epoch: int) -> None:
+        """What is left of an epoch."""
+        run, every = self.run, self.options["log_every_steps"]
+        order = np.asarray(run.replicas.order(self.order_keys, epoch))
+        end = (epoch + 1) * run.steps_per_epoch
+        while self.step < end and not self.stop.asked:
+            row = self.step % run.steps_per_epoch
+            until_log = every - self.step % every
+            many = min(run.replicas.steps_per_call, end - self.step, until_log)
+            self.states, losses = run.replicas.advance(
+                self.states,
+                self.step_keys,
+                run.splits["train"],
+                jnp.asarray(order[:, row : row + many]),
+            )
+            self.unread.append(losses)
+            self.step += many
+            self.counted += many
+            self.bar.advance(self.step)
+            if self.step % every == 0 or self.step == run.total_steps:
+                self._log()
+        if self.step < end:
+            return
+        last = self.step == run.total_steps
+        if "validation" in run.splits and (
+            (epoch + 1) % self.options["eval_every_epochs"] == 0 or last
+        ):
+            self._validate()
+        if (epoch + 1) % self.options["checkpoint_every_epochs"] == 0 or last:
+            self._save()
+
+    def _read(self) -> None:
+        """Fetches the losses of the steps done and checks that they are finite."""
+        first = self.step - sum(losses.shape[1] for losses in self.unread)
+        fetched = [np.asarray(column) for losses in self.unread for column in losses.T]
+        self.unread = []
+        for i, losses in enumerate(fetched):
+            if not np.isfinite(losses).all():
+                self._fail("loss", first + i + 1, int(np.argmin(np.isfinite(losses))))
+        self.pending += fetched
+
+    def _fail(self, what: str, step: int, replica: int) -> None:
+        self.checkpoints.close()
+        saved = self.checkpoints.latest_step()
+        kept = "no checkpoint had been saved yet"
+        if saved is not None:
+            kept = f"the last good checkpoint, of step {saved}, is kept"
+        raise NonFiniteError(
+            f"the {what} of seed {self.run.seeds[replica]} was not finite at step {step}; {kept};"
+            " a lower learning rate, a warm-up or a smaller logit scale may help"
+        )
+
+    def _log(self) -> None:
+        self._read()
+        now = time.monotonic()
+        elapsed = now - self.started
+        self.seconds += elapsed
+        rate = self.counted * self.options["batch_size"] * len(self.run.seeds) / elapsed
+        loss = np.mean(np.asarray(self.pending, np.float64), axis=0)
+        left = (self.run.total_steps - self.step) * elapsed / max(self.counted, 1)
+        self._write(
+            "train",
+            loss=loss.tolist(),
+            learning_rate=float(self.run.schedule(self.step - 1)),
+            images_per_second=rate,
+        )
+        self.bar.report(self.step, float(loss.mean()), rate, left)
+        self.pending, self.counted, self.started = [], 0, now
+
+    def _write(self, split: str, **values: Any) -> None:
+        epoch = self.step / self.run.steps_per_epoch
+        row = {"step": self.step, "epoch": epoch, "split": split, **values}
+        self.metrics.write(row)
+        self.tensorboard.write(row)
+
+    def _validate(self) -> None:
+        counts = evaluate(self.run, self.states, "validation")
+        score = metrics.balanced_accuracy(counts.confusion)
+        self.states = self.run.replicas.offer(self.states, np.asarray(score, np.float32))
+        total = len(self.run.splits["validation"].labels)
+        top1 = np.trace(np.asarray(counts.confusion), axis1=1, axis2=2) / total
+        self._write(
+            "validation",
+            balanced_accuracy=score.tolist(),
+            top1=top1.tolist(),
+            nll=(np.asarray(counts.nll, np.float64) / total).tolist(),
+        )
+
+    def _save(self) -> None:
+        """Saves the states, unless they are not finite."""
+        self._read()
+        stacked = self.run.replicas.stack(self.states)
+        leaves = jax.tree.leaves((stacked.params, stacked.stats))
+        finite = [np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(1) for leaf in leaves]
+        good = np.all(finite, axis=0)
+        if not good.all():
+            self._fail("network", self.step, int(np.argmin(good)))
+        notes = {
+            "seconds": self.seconds,
+            "pending": [p.astype(float).tolist() for p in self.pending],
+        }
+        self.checkpoints.save(self.step, stacked, notes)
+
+    def close(self) -> None:
+        """Waits for the last checkpoint and closes the files."""
+        self.checkpoints.close()
+        self.metrics.close()
+        self.tensorboard.close()

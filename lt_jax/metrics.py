@@ -1,0 +1,157 @@
+"""Scores: counts that add up over batches on the device, then NumPy on the host.
+
+Headline numbers follow the evaluation protocol of the field: top-1 on a balanced test set, which is
+balanced accuracy, and the mean accuracy of classes with many, medium and few training images.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+Array = jax.Array
+ECE_BINS = 15
+MANY, FEW = 100, 20  # more than 100 training images, fewer than 20
+
+
+class Counts(NamedTuple):
+    """What adds up over batches.
+
+    Attributes:
+      confusion: int32 ``[C, C]``, rows are labels, columns predictions.
+      nll: summed negative log-likelihood of the labels, float scalar.
+      bin_count: examples per confidence bin, int32 ``[bins]``.
+      bin_correct: right ones among them, int32 ``[bins]``.
+      bin_confidence: their summed confidence, float ``[bins]``.
+    """
+
+    confusion: Array
+    nll: Array
+    bin_count: Array
+    bin_correct: Array
+    bin_confidence: Array
+
+
+def count(probabilities: Array, labels: Array, where: Array, *, bins: int = ECE_BINS) -> Counts:
+    """Counts of one batch.
+
+    Args:
+      probabilities: ``[B, C]``, float.
+      labels: integers ``[B]``.
+      where: which rows count, bool ``[B]``: padding of the last batch does not.
+      bins: equal bins of confidence, the largest probability, each closed on the right.
+
+    Returns:
+      `Counts`.
+    """
+    num_classes = probabilities.shape[-1]
+    predicted = jnp.argmax(probabilities, axis=-1)
+    confidence = jnp.max(probabilities, axis=-1)
+    index = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
+    in_bin = (index[:, None] == jnp.arange(bins)) & where[:, None]
+    correct = (predicted == labels)[:, None]
+    own = jnp.take_along_axis(probabilities, labels[:, None], axis=-1)[:, 0]
+    flat = jnp.where(where, labels * num_classes + predicted, num_classes**2)
+    confusion = jnp.zeros(num_classes**2 + 1, jnp.int32).at[flat].add(1)[:-1]
+    return Counts(
+        confusion=confusion.reshape(num_classes, num_classes),
+        nll=jnp.sum(jnp.where(where, -jnp.log(jnp.maximum(own, 1e-12)), 0.0)),
+        bin_count=jnp.sum(in_bin, axis=0, dtype=jnp.int32),
+        bin_correct=jnp.sum(in_bin & correct, axis=0, dtype=jnp.int32),
+        bin_confidence=jnp.sum(jnp.where(in_bin, confidence[:, None], 0.0), axis=0),
+    )
+
+
+def add(a: Counts, b: Counts) -> Counts:
+    """Counts of both."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def balanced_accuracy(confusion: npt.ArrayLike) -> np.ndarray:
+    """Mean accuracy of the classes that occur, float64 ``[...]``, from counts ``[..., C, C]``."""
+    counts = np.asarray(confusion, np.float64)
+    total = counts.sum(-1)
+    recall = np.diagonal(counts, axis1=-2, axis2=-1) / np.maximum(total, 1)
+    return recall.sum(-1) / (total > 0).sum(-1)
+
+
+def expected_calibration_error(counts: Counts) -> float:
+    r"""Expected calibration error.
+
+    .. math:: \sum_b \frac{n_b}{N} |\text{accuracy}_b - \text{confidence}_b|
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+    """
+    correct, confidence = (np.asarray(v, np.float64) for v in counts[3:5])
+    return float(np.abs(correct - confidence).sum() / np.asarray(counts.bin_count).sum())
+
+
+def shot_accuracy(per_class: npt.ArrayLike, class_counts: npt.ArrayLike) -> dict[str, float | None]:
+    """Mean accuracy of classes with many (> 100), medium (20 to 100) and few (< 20) images.
+
+    Args:
+      per_class: accuracy of each class, ``[C]``; NaN for one without test images.
+      class_counts: training images of each class, ``[C]``.
+
+    Returns:
+      ``many``, ``medium`` and ``few``; None where no class is of that kind.
+
+    Example:
+      >>> shot_accuracy([0.9, 0.5, 0.25], [500, 101, 20])
+      {'many': 0.7, 'medium': 0.25, 'few': None}
+
+    Source: Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019.
+    """
+    accuracy = np.asarray(per_class, np.float64)
+    n = np.asarray(class_counts)
+    groups = {"many": n > MANY, "medium": (n >= FEW) & (n <= MANY), "few": n < FEW}
+    seen = {name: members & ~np.isnan(accuracy) for name, members in groups.items()}
+    return {k: float(accuracy[m].mean()) if m.any() else None for k, m in seen.items()}
+
+
+def scores(counts: Counts, class_counts: npt.ArrayLike) -> dict[str, Any]:
+    """Every score of one evaluation, as numbers that JSON can hold.
+
+    Args:
+      counts: summed over the whole split.
+      class_counts: training images of each class, ``[C]``.
+
+    Returns:
+      top1, balanced_accuracy, many, medium, few, ece, nll, per_class (None for a class without
+      test images) and confusion.
+    """
+    confusion = np.asarray(counts.confusion, np.int64)
+    total = confusion.sum(1)
+    per_class = np.where(total > 0, np.diagonal(confusion) / np.maximum(total, 1), np.nan)
+    return {
+        "top1": float(np.trace(confusion) / total.sum()),
+        "balanced_accuracy": float(np.nanmean(per_class)),
+        **shot_accuracy(per_class, class_counts),
+        "ece": expected_calibration_error(counts),
+        "nll": float(counts.nll) / int(total.sum()),
+        "per_class": [None if np.isnan(a) else float(a) for a in per_class],
+        "confusion": confusion.tolist(),
+    }
+
+
+def average_precision(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> np.ndarray:
+    """Average precision of every class, for multi-label scores.
+
+    Args:
+      probabilities: scores, ``[N, C]``.
+      targets: multi-hot, ``[N, C]``.
+
+    Returns:
+      float64 ``[C]``; NaN for a class without positives.
+    """
+    from sklearn.metrics import average_precision_score
+
+    p, t = np.asarray(probabilities), np.asarray(targets) > 0
+    has = np.atleast_1d(t.any(axis=0))
+    return np.array(
+        [average_precision_score(t[:, c], p[:, c]) if has[c] else np.nan for c in range(t.shape[1])]
+    )

@@ -1,0 +1,163 @@
+"""R seeds in one run: side by side by `vmap`, or one after another in the same process.
+
+Both ways give the same results. On XLA:CPU a vmapped convolution becomes a grouped one, which is
+slow, so there each step runs the replicas in turn with one compiled program; on GPU and TPU small
+networks leave most of the chip idle and `vmap` pays.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lt_jax import metrics
+from lt_jax.data import epoch_order
+from lt_jax.sharding import replicated
+from lt_jax.state import TrainState, offer_best
+from lt_jax.steps import EvalStep, Split, TrainStep, several
+
+Array = jax.Array
+States = Any  # one stacked state, or a tuple of states
+
+
+class Replicas(NamedTuple):
+    """How R replicas are advanced; every array of theirs has a leading axis R.
+
+    Attributes:
+      init: ``keys -> states``.
+      order: ``(keys, epoch) -> int32 [R, steps, B]``, each replica's own.
+      advance: ``(states, keys, split, rows [R, K, B]) -> (states, losses [R, K])``; the states
+        that go in are given up.
+      evaluate: ``(states, which, split, batches, where) -> Counts``, of the ``"last"`` or the
+        ``"best"`` weights over all batches.
+      offer: ``(states, scores [R]) -> states``, see `offer_best`.
+      stack: states as one tree with a leading axis, for the checkpoint.
+      unstack: the way back.
+      steps_per_call: K of `advance`.
+    """
+
+    init: Callable[[Array], States]
+    order: Callable[[Array, int], Array]
+    advance: Callable[[States, Array, Split, Array], tuple[States, Array]]
+    evaluate: Callable[[States, str, Split, Array, Array], metrics.Counts]
+    offer: Callable[[States, np.ndarray], States]
+    stack: Callable[[States], TrainState]
+    unstack: Callable[[TrainState], States]
+    steps_per_call: int
+
+
+def use_vmap(mode: str, num_replicas: int) -> bool:
+    """Whether replicas run side by side: if asked for, or where it pays."""
+    if mode == "auto":
+        return num_replicas > 1 and jax.default_backend() != "cpu"
+    return mode == "vmap"
+
+
+def make_replicas(
+    init: Callable[[Array], TrainState],
+    train_step: TrainStep,
+    eval_step: EvalStep,
+    *,
+    vmapped: bool,
+    num_replicas: int,
+    num_examples: int,
+    batch_size: int,
+    steps_per_call: int,
+    mesh: Mesh,
+) -> Replicas:
+    """Compiled functions over all replicas.
+
+    Args:
+      init: ``key -> state`` of one replica.
+      train_step: of one replica.
+      eval_step: of one replica.
+      vmapped: side by side, or one after another.
+      num_replicas: R.
+      num_examples: training images.
+      batch_size: B.
+      steps_per_call: updates per dispatch; 0 for 1 on CPU, where XLA runs convolutions inside
+        loops many times slower, and 20 elsewhere.
+      mesh: devices that share each batch.
+
+    Returns:
+      `Replicas`.
+    """
+    everywhere = replicated(mesh)
+    per_call = steps_per_call or (1 if jax.default_backend() == "cpu" else 20)
+
+    def order(key: Array, epoch: int) -> Array:
+        return epoch_order(jax.random.fold_in(key, epoch), num_examples, batch_size)
+
+    run_one = several(train_step)
+    if per_call == 1:  # no loop around the step, see above
+
+        def run_one(state: TrainState, key: Array, split: Split, rows: Array) -> Any:
+            state, loss = train_step(state, key, split, rows[0])
+            return state, loss[None]
+
+    def compiled(function: Callable[..., Any], in_axes: Any, **options: Any) -> Any:
+        if vmapped:
+            function = jax.vmap(function, in_axes=in_axes)
+        return jax.jit(function, out_shardings=everywhere, **options)
+
+    advance = compiled(run_one, (0, 0, None, 0), donate_argnums=0)
+    count = compiled(eval_step, (0, 0, None, None, None))
+    offer = compiled(offer_best, (0, 0))
+    # Orders and sums are light: always over all replicas at once.
+    orders = jax.jit(jax.vmap(order, in_axes=(0, None)), out_shardings=everywhere)
+
+    def weights(state: TrainState, which: str) -> tuple[Any, Any]:
+        source: Any = state.best if which == "best" else state
+        return source.params, source.stats
+
+    def evaluate_one(state: Any, which: str, split: Split, batches: Array, where: Array) -> Any:
+        params, stats = weights(state, which)
+        total = None
+        for indices, rows in zip(batches, where, strict=True):
+            counts = count(params, stats, split, indices, rows)
+            total = counts if total is None else metrics.add(total, counts)
+        return total
+
+    def start(keys: Array) -> tuple[TrainState, ...]:
+        # Not compiled: the generator unrolled for every weight takes XLA longer than it runs.
+        return tuple(jax.device_put(init(key), everywhere) for key in keys)
+
+    def stack(trees: Any) -> Any:
+        return jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees)
+
+    def unstack(tree: Any) -> tuple[Any, ...]:
+        each = (jax.tree.map(operator.itemgetter(r), tree) for r in range(num_replicas))
+        return tuple(jax.device_put(state, everywhere) for state in each)
+
+    if vmapped:
+        return Replicas(
+            init=lambda keys: jax.device_put(stack(start(keys)), everywhere),
+            order=orders,
+            advance=advance,
+            evaluate=evaluate_one,
+            offer=offer,
+            stack=lambda states: states,
+            unstack=lambda states: jax.device_put(states, everywhere),
+            steps_per_call=per_call,
+        )
+
+    def advance_each(states: Any, keys: Array, split: Split, rows: Array) -> Any:
+        results = [advance(s, key, split, r) for s, key, r in zip(states, keys, rows, strict=True)]
+        return tuple(s for s, _ in results), jnp.stack([loss for _, loss in results])
+
+    return Replicas(
+        init=start,
+        order=orders,
+        advance=advance_each,
+        evaluate=lambda states, *rest: stack([evaluate_one(s, *rest) for s in states]),
+        offer=lambda states, scores: tuple(map(offer, states, scores)),
+        stack=stack,
+        unstack=unstack,
+        steps_per_call=per_call,
+    )

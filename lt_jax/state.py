@@ -1,0 +1,126 @@
+"""What training carries from step to step; NNX modules are split and merged here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from lt_jax.objectives import Objective
+
+Array = jax.Array
+Tree = Any
+
+
+class Best(NamedTuple):
+    """The weights with the best validation score so far, and when they were had."""
+
+    score: Array
+    step: Array
+    params: Tree
+    stats: Tree
+
+
+class TrainState(NamedTuple):
+    """Everything that a checkpoint holds.
+
+    Attributes:
+      step: updates made, int32 scalar.
+      params: float32 weights.
+      stats: batch-norm statistics.
+      optimizer: state of the optax transformation.
+      objective: state of the objective (PLM's ratios and histograms, deferral).
+      best: `Best`, or an empty tuple if there is no validation split.
+    """
+
+    step: Array
+    params: Tree
+    stats: Tree
+    optimizer: Tree
+    objective: Tree
+    best: Best | tuple[()]
+
+
+class Network(NamedTuple):
+    """A model as pure functions of plain dictionaries of arrays.
+
+    Attributes:
+      init: ``key -> (params, stats)``.
+      apply: ``(params, stats, images, train) -> (logits, stats)``.
+    """
+
+    init: Callable[[Array], tuple[Tree, Tree]]
+    apply: Callable[[Tree, Tree, Array, bool], tuple[Array, Tree]]
+
+
+def make_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
+    """Splits an NNX module once, so that the step is plain `jax.jit` over pytrees.
+
+    Args:
+      build: gives the module with fresh weights.
+
+    Returns:
+      Its pure functions.
+    """
+    graph = nnx.graphdef(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+
+    def split(module: nnx.Module) -> tuple[Tree, Tree]:
+        parts: Any = nnx.split(module, nnx.Param, ...)
+        return nnx.to_pure_dict(parts[1]), nnx.to_pure_dict(parts[2])
+
+    def apply(params: Tree, stats: Tree, images: Array, train: bool) -> tuple[Array, Tree]:
+        module: Any = nnx.merge(graph, params, stats)
+        logits = module(images, train=train)
+        return logits, split(module)[1]
+
+    return Network(init=lambda key: split(build(nnx.Rngs(key))), apply=apply)
+
+
+def init_state(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    key: Array,
+    *,
+    keep_best: bool,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      network: from `make_network`.
+      optimizer: an optax transformation.
+      objective: the loss; only its state is made here.
+      key: PRNG key of the initial weights.
+      keep_best: whether the best weights on validation are kept beside the last.
+
+    Returns:
+      A `TrainState`.
+    """
+    params, stats = network.init(key)
+    zeros = jax.tree.map(jnp.zeros_like, (params, stats))
+    nothing = Best(
+        jnp.full((), -jnp.inf, jnp.float32), jnp.zeros((), jnp.int32), zeros[0], zeros[1]
+    )
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        stats=stats,
+        optimizer=optimizer.init(params),
+        objective=objective.init(),
+        best=nothing if keep_best else (),
+    )
+
+
+def offer_best(state: TrainState, score: Array) -> TrainState:
+    """Keeps the current weights if their validation score is higher than the best so far."""
+    if not isinstance(state.best, Best):
+        return state
+    offered = Best(jnp.asarray(score, jnp.float32), state.step, state.params, state.stats)
+    better = offered.score > state.best.score
+    return state._replace(
+        best=jax.tree.map(lambda new, old: jnp.where(better, new, old), offered, state.best)
+    )

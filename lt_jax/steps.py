@@ -1,0 +1,146 @@
+"""Train and eval steps: pure functions of a state, a key and arrays on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from lt_jax import augment, metrics
+from lt_jax.objectives import Objective
+from lt_jax.sharding import split_batch
+from lt_jax.state import Network, TrainState
+
+Array = jax.Array
+
+
+class Split(NamedTuple):
+    """One split on the device.
+
+    Attributes:
+      images: uint8 ``[N, H, W, channels]``.
+      labels: int32 ``[N]``.
+      mean: float32 ``[channels]``, of the training pixels divided by 255.
+      std: their deviation.
+    """
+
+    images: Any
+    labels: Any
+    mean: Any
+    std: Any
+
+
+TrainStep = Callable[[TrainState, Array, Split, Array], tuple[TrainState, Array]]
+EvalStep = Callable[[Any, Any, Split, Array, Array], metrics.Counts]
+
+
+def _loss(
+    objective: Objective, state: TrainState, key: Array, logits: Array, labels: Array, lam: Array
+) -> tuple[Array, Any]:
+    """Mean loss of a batch whose labels are ``[B]``, or ``[2, B]`` when it is mixed.
+
+    Mixed images take the losses of both label sets, each with its own randomness, in one call of
+    the objective, so that its state counts one step.
+    """
+    if labels.ndim == 1:
+        loss, new = objective.apply(state.objective, key, logits, labels)
+        return loss.mean(), new
+    both = jnp.concatenate([logits, logits])
+    loss, new = objective.apply(state.objective, key, both, labels.reshape(-1))
+    first, second = jnp.split(loss, 2)
+    return (lam * first + (1.0 - lam) * second).mean(), new
+
+
+def make_train_step(
+    network: Network,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    augmentation: Mapping[str, Any],
+    mesh: Mesh,
+) -> TrainStep:
+    """One update: gather, augment, forward, loss, backward, update, in one program.
+
+    Args:
+      network: pure functions of the model.
+      objective: the loss.
+      optimizer: an optax transformation.
+      augmentation: ``crop_padding``, ``flip``, ``cutout_size``, ``mixup_alpha``; 0 is off.
+      mesh: devices that share the batch.
+
+    Returns:
+      ``(state, key, split, indices [B]) -> (state, loss)``. What is random depends on the key and
+      on ``state.step`` alone, so that a resumed run needs no other memory.
+    """
+    alpha = augmentation["mixup_alpha"]
+
+    def step(
+        state: TrainState, key: Array, split: Split, indices: Array
+    ) -> tuple[TrainState, Array]:
+        keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
+        indices = jax.lax.with_sharding_constraint(indices, split_batch(mesh))
+        labels = split.labels[indices]
+        images = augment.augment(
+            keys[0],
+            split.images[indices],
+            crop_padding=augmentation["crop_padding"],
+            flip=augmentation["flip"],
+            cutout_size=augmentation["cutout_size"],
+            cutout_fill=255.0 * split.mean,
+        )
+        images = augment.normalize(images, split.mean, split.std)
+        lam = jnp.ones(())
+        if alpha:
+            images, order, lam = augment.mixup(keys[1], images, alpha)
+            labels = jnp.stack([labels, labels[order]])
+
+        def loss_of(params: Any) -> tuple[Array, tuple[Any, Any]]:
+            logits, stats = network.apply(params, state.stats, images, True)
+            loss, memory = _loss(objective, state, keys[2], logits, labels, lam)
+            return loss, (stats, memory)
+
+        (loss, (stats, memory)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.optimizer, state.params)
+        new_state = state._replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            stats=stats,
+            optimizer=opt_state,
+            objective=memory,
+        )
+        return new_state, loss
+
+    return step
+
+
+def several(step: TrainStep) -> TrainStep:
+    """The step over rows of indices ``[K, B]`` in one program, losses ``[K]``."""
+
+    def run(state: TrainState, key: Array, split: Split, rows: Array) -> tuple[TrainState, Array]:
+        return jax.lax.scan(lambda s, row: step(s, key, split, row), state, rows)
+
+    return run
+
+
+def make_eval_step(network: Network, objective: Objective, mesh: Mesh) -> EvalStep:
+    """Counts of one batch in evaluation mode.
+
+    Args:
+      network: pure functions of the model.
+      objective: gives the probabilities that its logits mean.
+      mesh: devices that share the batch.
+
+    Returns:
+      ``(params, stats, split, indices [B], where [B]) -> Counts``.
+    """
+
+    def step(params: Any, stats: Any, split: Split, indices: Array, where: Array) -> metrics.Counts:
+        indices = jax.lax.with_sharding_constraint(indices, split_batch(mesh))
+        images = augment.normalize(split.images[indices], split.mean, split.std)
+        logits, _ = network.apply(params, stats, images, False)
+        return metrics.count(objective.probabilities(logits), split.labels[indices], where)
+
+    return step

@@ -1,0 +1,87 @@
+"""The folder of one run: what lies there, and who may write to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lt_jax.configuration import plain
+from lt_jax.errors import InputError
+
+CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+CHECKPOINTS, TENSORBOARD, PICTURE = "checkpoints", "tensorboard", "picture.png"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file whole or not at all."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _flatten(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{path}{name}.")
+        else:
+            yield path + name, value
+
+
+def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
+    """Refuses a workdir in which a run with another config was started.
+
+    Args:
+      config: of the run that is to start.
+      workdir: its folder, which need not exist.
+
+    Raises:
+      InputError: naming the first field that differs and both values.
+    """
+    path = workdir / CONFIG
+    if not path.exists():
+        return
+    try:
+        there = dict(_flatten(json.loads(path.read_text())))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
+    here = dict(_flatten(json.loads(json.dumps(plain(config)))))
+    for name in sorted({*there, *here}):
+        if there.get(name) != here.get(name):
+            raise InputError(
+                f"workdir {workdir} belongs to a run with {name} = {there.get(name)!r}, and this"
+                f" config has {here.get(name)!r}; choose another workdir"
+            )
+
+
+def finished_summary(workdir: Path) -> dict[str, Any] | None:
+    """The summary of a run that has finished, or None."""
+    path = workdir / SUMMARY
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def claim(config: Mapping[str, Any], workdir: Path) -> None:
+    """Makes the folder, if need be, and writes the config into it.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+
+    Raises:
+      InputError: if the folder cannot be written to.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+        if not (workdir / CONFIG).exists():
+            write_json(workdir / CONFIG, plain(config))
+    except OSError as error:
+        raise InputError(
+            f"workdir {workdir} cannot be written to ({error.strerror}); expected a folder to"
+            " which this user may write"
+        ) from error

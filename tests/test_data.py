@@ -1,0 +1,527 @@
+"""Sources, splits, the assembled data set and batch orders. No network, no files but made-up ones."""
+
+import builtins
+import json
+import socket
+import time
+import zipfile
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from lt_jax import data
+from lt_jax.data import sources
+from lt_jax.errors import InputError
+
+MIXED = np.array([0] * 40 + [1] * 30 + [2] * 30)
+
+
+def made_up(seed=0, counts=(40, 30, 30), test=5, shape=(4, 5, 3)):
+    """Arrays of an npz file: every pixel of an image is drawn around a value for its class."""
+    rng = np.random.default_rng(seed)
+    y_train = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    y_test = np.repeat(np.arange(len(counts)), test)
+
+    def images(labels):
+        noise = rng.integers(0, 20, (len(labels), *shape))
+        return (noise + 30 * labels.reshape(-1, *[1] * len(shape))).astype(np.uint8)
+
+    return {
+        "x_train": images(y_train),
+        "y_train": y_train,
+        "x_test": images(y_test),
+        "y_test": y_test,
+    }
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """Writes made-up arrays with changes and returns ``arrays:<file>``."""
+
+    def write(**changes):
+        arrays = {k: v for k, v in {**made_up(), **changes}.items() if v is not None}
+        np.savez(tmp_path / "set.npz", **arrays)
+        return f"arrays:{tmp_path / 'set.npz'}"
+
+    return write
+
+
+# digits
+
+
+def test_digits_have_a_fixed_balanced_test_set():
+    digits, again = data.load_source("digits"), data.load_source("digits")
+    assert digits.train_images.shape == (1297, 8, 8, 1)
+    assert digits.train_images.dtype == np.uint8
+    assert digits.train_labels.dtype == np.int32
+    assert digits.train_images.max() == 255
+    assert np.bincount(digits.test_labels).tolist() == [50] * 10
+    assert digits.class_names == tuple("0123456789")
+    np.testing.assert_array_equal(digits.test_images, again.test_images)
+    first = data.load_dataset({"source": "digits", "split_seed": 0, "validation_size": 100})
+    second = data.load_dataset({"source": "digits", "split_seed": 1, "validation_size": 100})
+    np.testing.assert_array_equal(first.test_images, second.test_images)
+    assert first.index_hash != second.index_hash
+
+
+# npz files
+
+
+def test_npz_is_read_with_names_and_casts_labels(npz):
+    names = np.array(["ant", "bee", "cat"])
+    labels = made_up()["y_train"].astype(np.uint8)
+    source = data.load_source(npz(class_names=names, y_train=labels))
+    assert source.class_names == ("ant", "bee", "cat")
+    assert (source.num_classes, source.train_labels.dtype) == (3, np.int32)
+    np.testing.assert_array_equal(source.train_labels, labels)
+
+
+def test_grey_images_get_a_channel_axis(npz):
+    grey = {k: v[..., 0] for k, v in made_up().items() if k.startswith("x")}
+    source = data.load_source(npz(**grey))
+    assert source.train_images.shape == (100, 4, 5, 1)
+    np.testing.assert_array_equal(source.train_images[..., 0], grey["x_train"])
+
+
+def test_a_relative_file_is_relative_to_data_dir(npz, tmp_path):
+    npz()
+    assert data.load_source("arrays:set.npz", data_dir=str(tmp_path)).num_classes == 3
+
+
+def test_num_classes_may_be_more_than_occur(npz):
+    assert data.load_source(npz(), num_classes=5).class_names == tuple("01234")
+
+
+BAD_ARRAYS = [
+    ({"y_test": None, "x_train": None}, r"set.npz lacks x_train, y_test; expected x_train, y_tr"),
+    ({"x_train": np.array([None, {}])}, r"set.npz holds pickled objects; expected plain arrays"),
+    ({"x_train": np.zeros((100, 60), np.uint8)}, r"x_train of .* has shape \(100, 60\); expected"),
+    (
+        {"x_train": np.zeros((100, 4, 5, 3), np.float32)},
+        r"x_train of .* is float32; expected uint8",
+    ),
+    (
+        {"x_test": np.zeros((0, 4, 5, 3), np.uint8)},
+        r"x_test of .* \(0, 4, 5, 3\); expected at least",
+    ),
+    ({"x_test": np.zeros((15, 4, 4, 3), np.uint8)}, r"are \(4, 5, 3\), but test .* \(4, 4, 3\)"),
+    ({"y_train": MIXED.astype(np.float32)}, r"y_train of .* is float32; expected integer labels"),
+    ({"y_train": MIXED[:, None]}, r"y_train of .* has shape \(100, 1\); expected one label per"),
+    ({"y_train": MIXED[:99]}, r"y_train of .* has 99 labels for 100 images"),
+    ({"y_train": MIXED - 1}, r"y_train of .* holds the label -1; expected 0 or more"),
+    (
+        {"y_train": MIXED.astype(np.uint64) << 40},
+        r"y_train of .* label 2199023255552; expected a c",
+    ),
+    ({"y_train": MIXED * 0, "y_test": np.zeros(15, int)}, r"has 1 class; expected at least 2"),
+    ({"class_names": np.array(["a", "b"])}, r"holds the label 2, outside its 2 classes"),
+    ({"class_names": np.array([1, 2, 3])}, r"class_names of .* is not a vector of strings"),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), BAD_ARRAYS)
+def test_a_bad_npz_is_refused_in_a_sentence(npz, changes, sentence):
+    with pytest.raises(InputError, match=sentence) as told:
+        data.load_source(npz(**changes))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "names", "sentence"),
+    [
+        (2, None, r"holds the label 2, outside its 2 classes"),
+        (4, np.array(["a", "b", "c"]), r"names 3 classes, but num_classes is 4"),
+        (-1, None, r"num_classes is -1; expected a whole number"),
+    ],
+)
+def test_a_wrong_number_of_classes_is_refused(npz, num_classes, names, sentence):
+    with pytest.raises(InputError, match=sentence):
+        data.load_source(npz(class_names=names), num_classes=num_classes)
+
+
+def test_files_that_are_not_npz_are_refused(tmp_path, npz):
+    def refuse(file, sentence):
+        with pytest.raises(InputError, match=sentence):
+            data.load_source(f"arrays:{tmp_path / file}")
+
+    refuse("nowhere.npz", r"there is no file .*nowhere.npz; expected an .npz file with x_train")
+    refuse(".", r"there is no file")
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    refuse("single.npy", r"single.npy holds a single array; expected an .npz file")
+    for name, content in (("text.npz", b"not an archive"), ("empty.npz", b"")):
+        (tmp_path / name).write_bytes(content)
+        refuse(name, rf"{name} is damaged or not an .npz file")
+    npz()
+    whole = (tmp_path / "set.npz").read_bytes()
+    (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
+    refuse("half.npz", r"half.npz is damaged or not an .npz file")
+    with zipfile.ZipFile(tmp_path / "set.npz") as archive:
+        start = archive.getinfo("x_train.npy").header_offset + 300
+    (tmp_path / "bit.npz").write_bytes(whole[:start] + b"\xff" + whole[start + 1 :])
+    refuse("bit.npz", r"bit.npz is damaged or not an .npz file \(Bad CRC-32")
+
+
+@pytest.mark.parametrize("source", ["", "cifar10", "tfds:", "arrays:", "digits:x", "http://x"])
+def test_an_unknown_source_is_told_the_three_forms(source):
+    with pytest.raises(
+        InputError, match=r"expected 'digits', 'tfds:<name>' or 'arrays:<file.npz>'"
+    ):
+        data.load_source(source)
+
+
+def test_only_tfds_has_other_test_splits():
+    with pytest.raises(InputError, match=r"test_split is 'validation'; 'digits' has only"):
+        data.load_source("digits", test_split="validation")
+
+
+# validation splits
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "want"),
+    [
+        ([50, 50], 0, [0, 0]),
+        ([50, 50], 20, [10, 10]),
+        ([50, 50], 21, [10, 10]),
+        ([50, 20], 20, [10, 10]),  # every class keeps as many as it gives
+        ([50, 19], 20, [14, 6]),
+        ([96, 2, 1, 1], 10, [10, 1, 0, 0]),
+        ([5, 5, 5], 2, [1, 1, 1]),  # fewer than classes: one of each
+        ([10, 0], 4, [4, 0]),
+        ([3, 2], 4, [2, 1]),  # the last image of a class stays
+    ],
+)
+def test_validation_counts_are_as_documented(counts, size, want):
+    assert data.validation_counts(counts, size).tolist() == want
+
+
+@pytest.mark.parametrize("size", [0, 7, 20, 60, 99])
+def test_validation_split_is_disjoint_complete_and_deterministic(size):
+    labels = np.random.default_rng(1).permutation(MIXED)
+    train, validation = data.validation_indices(labels, size, seed=3, num_classes=3)
+    assert sorted([*train, *validation]) == list(range(100))
+    want = data.validation_counts(np.bincount(labels), size)
+    np.testing.assert_array_equal(np.bincount(labels[validation], minlength=3), want)
+    again = data.validation_indices(labels, size, seed=3, num_classes=3)[1]
+    np.testing.assert_array_equal(validation, again)
+    if size:
+        other = data.validation_indices(labels, size, seed=4, num_classes=3)[1]
+        assert validation.tolist() != other.tolist()
+
+
+@pytest.mark.parametrize("size", [-1, 100, 1.5])
+def test_an_impossible_validation_size_is_refused(size):
+    with pytest.raises(InputError, match=rf"validation_size is {size}; expected a whole number"):
+        data.validation_indices(MIXED, size, seed=0, num_classes=3)
+
+
+# the data set
+
+
+def test_a_long_tail_is_drawn_after_the_validation_cut():
+    config = ml_collections.ConfigDict(
+        {**data.DEFAULTS, "imbalance": 10.0, "validation_size": 200, "split_seed": 2}
+    )
+    tail, source = data.load_dataset(config), data.load_source("digits")
+    assert np.bincount(tail.train_labels).tolist() == tail.class_counts.tolist()
+    assert tail.class_counts[0] == (source.train_labels == 0).sum() - 20
+    assert tail.class_counts[-1] == tail.class_counts[0] // 10
+    assert np.bincount(tail.validation_labels).tolist() == [20] * 10
+    whole = data.load_dataset({**config, "imbalance": 0})
+    np.testing.assert_array_equal(whole.validation_images, tail.validation_images)
+    assert len(whole.train_labels) + 200 == len(source.train_labels)
+    kept = {im.tobytes() for im in tail.train_images}
+    assert kept <= {im.tobytes() for im in whole.train_images}
+    assert not kept & {im.tobytes() for im in tail.validation_images}
+
+
+def test_info_says_what_was_kept_and_is_json():
+    config = {"source": "digits", "imbalance": 10, "max_count": 50, "validation_size": 100}
+    info = data.load_dataset(config).info()
+    assert json.loads(json.dumps(info)) == info
+    assert info["class_counts"] == [50, 38, 29, 23, 17, 13, 10, 8, 6, 5]
+    assert (info["imbalance"], info["kind"], info["split_seed"]) == (10, "exponential", 0)
+    totals = [info[f"total_{split}"] for split in ("train", "validation", "test")]
+    assert totals == [199, 100, 500]
+    assert (info["validation"], info["test_class_counts"]) == ("balanced", [50] * 10)
+    assert info["index_hash"] == data.load_dataset(config).index_hash
+    assert info["index_hash"] != data.load_dataset({**config, "split_seed": 1}).index_hash
+
+
+@pytest.mark.parametrize(
+    ("options", "counts", "kind"),
+    [
+        ({}, [40, 30, 30], "unchanged"),
+        ({"imbalance": 1}, [30, 30, 30], "exponential"),  # every class has enough
+        ({"imbalance": 2}, [40, 28, 20], "exponential"),
+        ({"imbalance": 2, "imbalance_kind": "step"}, [30, 30, 15], "step"),
+        ({"class_counts": (3, 30, 1), "imbalance": 100}, [3, 30, 1], "explicit"),
+        ({"class_counts": [0, 30, 1]}, [0, 30, 1], "explicit"),
+    ],
+)
+def test_class_counts_follow_the_options(npz, options, counts, kind):
+    got = data.load_dataset({"source": npz(), **options})
+    assert (got.class_counts.tolist(), got.kind) == (counts, kind)
+    assert (got.class_counts.dtype, got.num_classes) == (np.int64, 3)
+    assert np.bincount(got.train_labels, minlength=3).tolist() == counts
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"imbalance": 2, "max_count": 41}, r"class 0 has 40 images, but .* ask for 41"),
+        ({"class_counts": (40, 31, 1)}, r"class 1 has 30 images, but .* ask for 31"),
+        ({"class_counts": (40, 30)}, r"class_counts has 2 counts; expected one for each of the 3"),
+        ({"class_counts": (1, -1, 1)}, r"class_counts\[1\] is -1; expected 0 or more"),
+        ({"imbalance": 0.5}, r"imbalance is 0.5; expected a number of at least 1"),
+        ({"imbalance": 2, "imbalance_kind": "linear"}, r"kind is 'linear'; expected 'exponential'"),
+        ({"split_seed": -1}, r"split_seed is -1; expected a whole number of at least 0"),
+        ({"validation_size": 100}, r"validation_size is 100; expected .* below 100"),
+    ],
+)
+def test_impossible_options_are_refused_in_a_sentence(npz, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        data.load_dataset({"source": npz(), **options})
+
+
+def test_pixel_statistics_are_those_of_the_train_images_kept(npz):
+    got = data.load_dataset({"source": npz(), "class_counts": (5, 6, 7)})
+    pixels = got.train_images / 255
+    np.testing.assert_allclose(got.mean, pixels.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(got.std, pixels.std((0, 1, 2)), rtol=1e-9)
+    assert got.mean.dtype == got.std.dtype == np.float64
+
+
+def test_a_constant_channel_has_a_deviation_of_one():
+    images = made_up()["x_train"]
+    images[..., 1] = 77
+    mean, std = data.pixel_statistics(images)
+    assert mean[1] == pytest.approx(77 / 255)
+    assert std[1] == 1
+    assert (std[[0, 2]] < 1).all()
+
+
+# order of batches
+
+
+@pytest.mark.parametrize(("count", "batch"), [(10, 3), (12, 4), (5, 5), (7, 1)])
+def test_epoch_order_visits_no_example_twice(count, batch):
+    order = jax.jit(data.epoch_order, static_argnums=(1, 2))(jax.random.key(1), count, batch)
+    assert (order.shape, order.dtype) == ((count // batch, batch), np.int32)
+    seen = np.asarray(order).ravel()
+    assert len(set(seen.tolist())) == seen.size
+    assert set(seen.tolist()) <= set(range(count))
+    other = np.asarray(data.epoch_order(jax.random.key(2), count, batch)).ravel()
+    assert count == batch == 1 or seen.tolist() != other.tolist()
+
+
+@pytest.mark.parametrize(("count", "batch"), [(10, 3), (12, 4), (2, 5), (0, 4)])
+def test_eval_order_visits_every_example_once_and_marks_padding(count, batch):
+    indices, where = data.eval_order(count, batch)
+    assert indices.shape == where.shape == (-(-count // batch), batch)
+    assert (indices.dtype, where.dtype) == (np.int32, np.bool_)
+    np.testing.assert_array_equal(np.asarray(indices)[np.asarray(where)], np.arange(count))
+    assert (np.asarray(indices)[~np.asarray(where)] == 0).all()
+
+
+@pytest.mark.parametrize("batch", [0, 11])
+def test_a_batch_larger_than_the_data_is_refused(batch):
+    with pytest.raises(InputError, match=rf"batch size is {batch}; expected 1 to 10"):
+        data.epoch_order(jax.random.key(0), 10, batch)
+    with pytest.raises(InputError, match=r"batch size is 0 for 10 examples; expected at least 1"):
+        data.eval_order(10, 0)
+
+
+# TensorFlow Datasets
+
+
+@pytest.fixture(scope="module")
+def tfds():
+    """The library; its builders for made-up sets are registered in `prepared`."""
+    pytest.importorskip("array_record")
+    return pytest.importorskip("tensorflow_datasets")
+
+
+def define(tfds, name, features, keys, example):
+    """Registers a data set of 40 train and 15 test examples with TFDS."""
+
+    def info(self):
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features), supervised_keys=keys
+        )
+
+    def examples(split):
+        rows = made_up(counts=(20, 12, 8))
+        for i, row in enumerate(zip(rows[f"x_{split}"], rows[f"y_{split}"], strict=True)):
+            yield i, example(i, *row)
+
+    def split_generators(self, manager, pipeline=None):
+        del manager, pipeline
+        return {split: examples(split) for split in ("train", "test")}
+
+    members = {
+        "VERSION": tfds.core.Version("1.0.0"),
+        "MODULE_PATH": __name__,
+        "_info": info,
+        "_split_generators": split_generators,
+        "_generate_examples": lambda self: iter(()),
+        "__module__": __name__,
+    }
+    return type(name, (tfds.core.GeneratorBasedBuilder,), members)
+
+
+@pytest.fixture(scope="module")
+def prepared(tfds, tmp_path_factory):
+    """A folder with three sets that `load_source` itself prepared, without TensorFlow."""
+    folder = str(tmp_path_factory.mktemp("tfds"))
+    image = tfds.features.Image(shape=(4, 5, 3))
+    label = tfds.features.ClassLabel(names=["ant", "bee", "cat"])
+    define(
+        tfds,
+        "TinyBugs",  # only supervised_keys tells what is what
+        {"kind": label, "picture": image, "name": tfds.features.Text()},
+        ("picture", "kind"),
+        lambda i, x, y: {"picture": x, "kind": y, "name": f"bug {i}"},
+    )
+    define(
+        tfds,
+        "TinyMixed",
+        {"image": tfds.features.Image(shape=(None, None, 3)), "label": label},
+        None,
+        lambda i, x, y: {"image": x[: 3 + i % 2], "label": y},
+    )
+    define(
+        tfds,
+        "TinyTexts",
+        {"text": tfds.features.Text(), "label": label},
+        None,
+        lambda i, x, y: {"text": "bug", "label": y},
+    )
+    for name in ("tiny_bugs", "tiny_mixed", "tiny_texts"):
+        tfds.builder(name, data_dir=folder).download_and_prepare(file_format="array_record")
+    return folder
+
+
+def test_tfds_images_and_labels_are_those_that_were_written(prepared):
+    source = data.load_source("tfds:tiny_bugs", data_dir=prepared)
+    rows = made_up(counts=(20, 12, 8))
+    assert source.class_names == ("ant", "bee", "cat")
+    for split, images, labels in (
+        ("train", source.train_images, source.train_labels),
+        ("test", source.test_images, source.test_labels),
+    ):
+        pairs = {(x.tobytes(), int(y)) for x, y in zip(images, labels, strict=True)}
+        want = zip(rows[f"x_{split}"], rows[f"y_{split}"], strict=True)
+        assert pairs == {(x.tobytes(), int(y)) for x, y in want}
+        assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
+    half = data.load_source("tfds:tiny_bugs", data_dir=prepared, test_split="test[:5]")
+    np.testing.assert_array_equal(half.test_images, source.test_images[:5])
+
+
+def test_tfds_sets_go_through_the_same_checks_and_splits(prepared):
+    config = {"source": "tfds:tiny_bugs", "data_dir": prepared, "validation_size": 6}
+    got = data.load_dataset(config)
+    assert got.class_counts.tolist() == [18, 10, 6]
+    with pytest.raises(InputError, match=r"names 3 classes, but num_classes is 2"):
+        data.load_dataset({**config, "num_classes": 2})
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "sentence"),
+    [
+        ("tiny_mixed", {}, r"images of more than one size, such as \(\d, 5, 3\) and \(\d, 5, 3\)"),
+        ("tiny_texts", {}, r"tfds:tiny_texts has no image and label; its features are"),
+        ("tiny_bugs", {"test_split": "val"}, r"splits train, test, cannot be read: Unknown split"),
+        ("tiny_bugs/big", {}, r"cannot open 'tiny_bugs/big'"),
+        ("tiny_bugs:9.9.9", {}, r"cannot open 'tiny_bugs:9.9.9': .* only: 1.0.0"),
+        ("no_such_set", {}, r"TensorFlow Datasets knows no set 'no_such_set' and there is none in"),
+        ("huggingface:mnist", {}, r"expected tfds:<name>\[/config\]\[:version\]"),
+    ],
+)
+def test_tfds_sets_that_cannot_be_used_are_refused(prepared, source, options, sentence):
+    with pytest.raises(InputError, match=sentence) as told:
+        data.load_source(f"tfds:{source}", data_dir=prepared, **options)
+    assert "\n" not in str(told.value)
+
+
+def test_a_set_that_is_not_there_is_told_how_to_get_it(tfds, tmp_path):
+    with pytest.raises(InputError) as told:
+        data.load_source("tfds:mnist", data_dir=str(tmp_path))
+    for part in (
+        f"tfds:mnist is not in {tmp_path}/mnist/",
+        "tfds.builder('mnist', data_dir='DIR').download_and_prepare(file_format='array_record')",
+        "--config.data.data_dir=DIR",
+    ):
+        assert part in str(told.value)
+
+
+def test_download_prepares_what_is_not_there(prepared, tmp_path):
+    source = data.load_source("tfds:tiny_bugs", data_dir=str(tmp_path), download=True)
+    assert len(source.train_labels) == 40
+    assert list(tmp_path.glob("tiny_bugs/1.0.0/*.array_record*"))
+
+
+def test_a_download_without_a_network_fails_at_once(tfds, tmp_path, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise socket.gaierror("no network")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"cannot be downloaded, because .* does not answer; with"):
+        data.load_source("tfds:svhn_cropped", data_dir=str(tmp_path), download=True)
+    assert time.monotonic() - start < 10
+
+
+def test_a_download_that_fails_says_why(prepared, tfds, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("the disk is full\nmore lines")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    with pytest.raises(
+        InputError, match=r"preparing it failed \(OSError: the disk is full\); with"
+    ):
+        data.load_source("tfds:tiny_bugs", data_dir=str(tmp_path), download=True)
+
+
+def test_a_missing_shard_is_told(prepared, tfds, tmp_path):
+    data.load_source("tfds:tiny_bugs", data_dir=str(tmp_path), download=True)
+    next(tmp_path.glob("tiny_bugs/1.0.0/*test.array_record*")).unlink()
+    with pytest.raises(InputError, match=r"tfds:tiny_bugs in .* cannot be read: .*No such file"):
+        data.load_source("tfds:tiny_bugs", data_dir=str(tmp_path))
+
+
+def test_tfrecord_without_tensorflow_is_told_to_become_array_record(
+    prepared, tmp_path, monkeypatch
+):
+    data.load_source("tfds:tiny_bugs", data_dir=str(tmp_path), download=True)
+    folder = tmp_path / "tiny_bugs" / "1.0.0"
+    text = (folder / "dataset_info.json").read_text()
+    (folder / "dataset_info.json").write_text(text.replace("array_record", "tfrecord"))
+    for file in folder.glob("*.array_record*"):
+        file.rename(str(file).replace("array_record", "tfrecord"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"as tfrecord, which needs TensorFlow; .* another folder"):
+        data.load_source("tfds:tiny_bugs", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "sentence"),
+    [
+        ("tensorflow_datasets", "tfds:mnist", r"pip install 'lt_jax\[tfds\]'"),
+        ("sklearn.datasets", "digits", r"the digits need scikit-learn"),
+    ],
+)
+def test_what_is_not_installed_is_named(monkeypatch, module, source, sentence):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == module:
+            raise ImportError(f"No module named {name!r}")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(InputError, match=sentence):
+        sources.load_source(source)
