@@ -3,11 +3,11 @@
 python launch/demo.py --workdir=demo
 """
 
+import runpy
 from pathlib import Path
 
 from absl import flags
 
-from configs import digits
 from lt_jax import cli, pictures, report
 from lt_jax.train import train
 
@@ -18,12 +18,15 @@ METHODS = flags.DEFINE_list(
 )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Trains, prints, draws."""
     folder = Path(WORKDIR.value)
+    get_config = runpy.run_path(str(Path(__file__).parent.parent / "configs/digits.py"))[
+        "get_config"
+    ]
     summaries = []
     for method in METHODS.value:
-        config = digits.get_config(method)
+        config = get_config(method)
         config.replicas = SEEDS.value
         summary = train(config, folder / method)
         if summary is None:  # a signal: what is done stays, the rest goes on next time

@@ -2,52 +2,84 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
 
 from lt_jax.errors import InputError
 from lt_jax.loop import NonFiniteError
 
+BAD_INPUT, NOT_FINITE = 2, 3  # exit statuses
 
-def define_run_flags(default_config: str) -> tuple[flags.FlagHolder, flags.FlagHolder]:
-    """The flags ``--config=FILE[:STRING] --config.x=y`` and ``--workdir=FOLDER``.
 
-    Args:
-      default_config: file of the config if none is given.
-
-    Returns:
-      Holders of both flags.
-    """
-    config = config_flags.DEFINE_config_file("config", default_config, "File of the config.")
-    workdir = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-    return config, workdir
+def _sentence(error: Exception) -> str:
+    """What was wrong with the flags, from the exceptions that ml_collections raises."""
+    text = str(error.args[0] if isinstance(error, (AttributeError, KeyError)) else error)
+    if "InputError: " in text:  # raised by a config file, and quoted with its traceback
+        return text.rsplit("InputError: ", 1)[1].strip()
+    missing = re.search(r"No such file or directory: '(.+?)'", text)
+    if missing:
+        return f"there is no config file {missing[1]}; expected such as configs/digits.py"
+    if isinstance(error, (AttributeError, KeyError)):
+        close = re.search(r'Did you mean "(\w+)"', text)
+        hint = f"; did you mean {close[1]}?" if close else ""
+        return f"config has no field {re.findall(r'[A-Za-z_]\w*', text)[0]!r}{hint}"
+    return " ".join(text.split())
 
 
 def _read_flags(argv: list[str]) -> list[str]:
+    """Parses the flags, and loads the config, so that its errors come now."""
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
     except flags.Error as error:
-        raise InputError(str(error).splitlines()[0]) from error
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # What ml_collections raises for a field that does not exist or a value of another type.
-        message = str(error.args[0] if error.args else error).strip().splitlines()
-        raise InputError(message[0] if message else repr(error)) from error
+        raise InputError(_sentence(error)) from error
+    if len(rest) > 1:
+        raise InputError(f"{rest[1]!r} is not a flag; expected such as --workdir=runs/a")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells every file it touches
+    return rest
 
 
-def main(function: Callable[[list[str]], None]) -> None:
+def main(function: Callable[[], None]) -> None:
     """Runs a script; bad input ends with one sentence on standard error and status 2.
 
     Args:
-      function: called with the arguments that are not flags.
+      function: called once the flags have been read.
     """
     try:
-        app.run(function, flags_parser=_read_flags)
-    except InputError as error:
+        app.run(lambda argv: function(), flags_parser=_read_flags)
+    except (InputError, NonFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except NonFiniteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(3)
+        sys.exit(BAD_INPUT if isinstance(error, InputError) else NOT_FINITE)
+
+
+def run_with_config(function: Callable[[ConfigDict, str], Any], default_config: str) -> None:
+    """Runs a script with ``--config=FILE[:STRING] --config.x=y --workdir=FOLDER``.
+
+    Args:
+      function: called with the config and the folder of the run.
+      default_config: file of the config if none is given.
+    """
+    try:
+        # Defined here because ml_collections looks at the command line already now.
+        config = config_flags.DEFINE_config_file("config", default_config, "FILE[:STRING].")
+        workdir = flags.DEFINE_string("workdir", None, "Folder of the run.")
+
+        def start() -> None:
+            if not workdir.value:
+                raise InputError("no --workdir was given; expected such as --workdir=runs/a")
+            try:
+                value = config.value
+                value.to_dict()  # a config that could not be loaded fails when first touched
+            except (AttributeError, OSError) as error:
+                raise InputError(_sentence(error)) from error
+            function(value, workdir.value)
+
+        main(start)
+    except (AttributeError, KeyError) as error:
+        print(f"error: {_sentence(error)}", file=sys.stderr)
+        sys.exit(BAD_INPUT)

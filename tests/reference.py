@@ -170,7 +170,9 @@ def equalization(logits, labels, counts, drop, threshold, base):
     logits = np.asarray(logits, np.float64)
     targets, total = one_hot(labels, logits.shape[1]), []
     for z, t, d in zip(logits, targets, drop, strict=True):
-        kept = [t[j] > 0 or not (d[j] and counts[j] / sum(counts) < threshold) for j in range(len(z))]
+        kept = [
+            t[j] > 0 or not (d[j] and counts[j] / sum(counts) < threshold) for j in range(len(z))
+        ]
         if base == "softmax":
             normaliser = sum(math.exp(z[j]) for j in range(len(z)) if kept[j])
             total.append(-sum(t[j] * (z[j] - math.log(normaliser)) for j in range(len(z))))

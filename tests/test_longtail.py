@@ -177,9 +177,7 @@ def test_sampling_schemes_at_their_limits():
     np.testing.assert_allclose(draw(COUNTS, "progressive", progress=0.0), instance, rtol=1e-14)
     np.testing.assert_allclose(draw(COUNTS, "progressive", progress=1.0), uniform, rtol=1e-14)
     np.testing.assert_allclose(draw(COUNTS, "effective_number", beta=0.0), instance, rtol=1e-14)
-    np.testing.assert_allclose(
-        draw(COUNTS, "effective_number", beta=1 - 1e-12), uniform, rtol=1e-8
-    )
+    np.testing.assert_allclose(draw(COUNTS, "effective_number", beta=1 - 1e-12), uniform, rtol=1e-8)
     np.testing.assert_allclose(
         draw(COUNTS, "class_based_effective_number", beta_spread=0.0),
         draw(COUNTS, "effective_number"),

@@ -120,9 +120,12 @@ def _prepare(tfds: Any, builder: Any) -> None:
     try:
         builder.download_and_prepare(download_config=config, file_format="array_record")
     except Exception as error:  # whatever goes wrong in there, the advice is the same
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        if not importlib.util.find_spec("tensorflow"):
+            reason += "; most sets need TensorFlow to be prepared, and it is not installed"
         raise InputError(
             f"tfds:{builder.name} is not in {builder.data_path}, and preparing it failed "
-            f"({type(error).__name__}: {_first_line(error)}); {_offline_hint(builder)}"
+            f"({reason}); {_offline_hint(builder)}"
         ) from error
 
 

@@ -68,8 +68,8 @@ def partial_label_mask(
     def init() -> PartialLabelState:
         start = jnp.nan_to_num(jnp.asarray(data_ratio, jnp.result_type(float)), nan=1.0)
         # Two arrays, not one twice: the buffers of a state are donated to the step.
-        empty = [jnp.zeros((data_ratio.size, bins), jnp.int32) for _ in range(2)]
-        return PartialLabelState(start, *empty, jnp.zeros((), jnp.int32))
+        positives, negatives = (jnp.zeros((data_ratio.size, bins), jnp.int32) for _ in range(2))
+        return PartialLabelState(start, positives, negatives, jnp.zeros((), jnp.int32))
 
     def apply(
         state: PartialLabelState, key: Array, terms: Terms

@@ -1,0 +1,55 @@
+"""Packaging of lt_jax; every dependency with the reason it is there."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lt_jax/__init__.py").read_text())[1]
+
+# Bounded to what was tested: the lower bounds on Python 3.11, the upper ones on 3.12.
+REQUIRED = [
+    "jax>=0.10.2,<0.13",  # the arrays, gradients and compiler under everything
+    "flax>=0.12.8,<0.13",  # NNX modules of the networks
+    "optax>=0.2.8,<0.3",  # optimizers and learning-rate schedules
+    "orbax-checkpoint>=0.12.8,<0.13",  # checkpoints that are whole or absent
+    "ml_collections>=1.1,<2",  # configs with command-line overrides
+    "absl-py>=2.3,<3",  # flags of the launch scripts
+    "numpy>=2.0,<3",  # class counts and scores in float64
+    "scikit-learn>=1.7,<2",  # the bundled digits; average precision
+    "scipy>=1.15,<2",  # the t interval of paired differences
+    "rich>=14,<16",  # progress bar and tables in the terminal
+    "matplotlib>=3.10,<4",  # the picture of every run
+]
+EXTRAS = {
+    "tfds": [
+        "tensorflow-datasets>=4.9.9,<5",  # CIFAR, MNIST and the other image sets
+        "array_record>=0.8,<0.9",  # their files, read without TensorFlow
+        "importlib_resources>=6",  # TFDS imports it without requiring it
+        "Pillow>=10",  # decodes their images
+    ],
+    "tensorboard": ["tensorboardX>=2.6.4,<3"],  # event files without TensorFlow
+}
+EXTRAS["dev"] = [
+    *EXTRAS["tfds"],
+    *EXTRAS["tensorboard"],
+    "pytest>=8,<10",  # the tests
+    "pytest-xdist>=3.6,<4",  # on both cores
+    "ruff==0.17.6",  # lint and format
+    "mypy==2.4.1",  # types
+]
+
+setup(
+    name="lt_jax",
+    version=VERSION,
+    description="Long-tailed image recognition in JAX: losses, objectives and training runs",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["lt_jax", "lt_jax.*"]),
+    package_data={"lt_jax": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+)

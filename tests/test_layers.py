@@ -1,0 +1,74 @@
+"""Lower layers never import higher ones; every doctest of the package runs."""
+
+import ast
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "lt_jax"
+LAYERS = (
+    ("errors", "longtail", "sharding"),
+    ("losses", "objectives", "augment", "metrics", "models"),
+    ("data", "state", "configuration"),
+    ("steps", "checkpoint", "writers", "workdir"),
+    ("train", "retrain", "evaluate", "dlsa", "report"),
+)
+LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+# What `import lt_jax.losses` may load beside the package itself; its tests hold it to that.
+LIGHT = {"longtail": {"numpy"}, "errors": set(), "losses": {"jax", "numpy"}}
+
+
+def dotted(path):
+    """``lt_jax.losses.margins`` of its file; a package is named by its folder."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path):
+    """Full names of everything that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: write imports in full"
+            # `from lt_jax import longtail` imports a module, `from lt_jax.errors import X` a name.
+            if node.module == "lt_jax":
+                yield from (f"lt_jax.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+@pytest.mark.parametrize("path", FILES, ids=dotted)
+def test_lower_layers_never_import_higher_ones(path):
+    own = dotted(path).split(".")[1]
+    assert own in LAYER, f"{own} is in no layer; add it to the list here and in the documentation"
+    for name in imported(path):
+        package, _, rest = name.partition(".")
+        if package == "lt_jax" and rest:
+            other = rest.split(".")[0]
+            assert other in LAYER, f"{path.name} imports {name}, which is in no layer"
+            assert LAYER[other] <= LAYER[own], f"{own} imports {name} of a higher layer"
+        elif own in LIGHT:
+            standard = package in ("__future__", "collections", "functools", "typing")
+            assert standard or package in LIGHT[own], f"{own} imports {name}"
+
+
+def test_the_package_itself_imports_nothing():
+    assert list(imported(PACKAGE / "__init__.py")) == []
+
+
+def test_nothing_imports_itself_through_a_package():
+    """`lt_jax.losses` and `lt_jax.objectives` are of one layer, but only one imports the other."""
+    for path in FILES:
+        if dotted(path).startswith("lt_jax.losses"):
+            assert not [n for n in imported(path) if n.startswith("lt_jax.objectives")]
+
+
+@pytest.mark.parametrize("name", [dotted(p) for p in FILES])
+def test_doctests(name):
+    # Not by attribute: `lt_jax.objectives.deferred` is a module and, as an attribute, a function.
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
