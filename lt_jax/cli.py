@@ -27,7 +27,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, (AttributeError, KeyError)):
         close = re.search(r'Did you mean "(\w+)"', text)
         hint = f"; did you mean {close[1]}?" if close else ""
-        return f"config has no field {re.findall(r'[A-Za-z_]\w*', text)[0]!r}{hint}"
+        name = re.findall(r"[A-Za-z_]\w*", text)[0]
+        return f"config has no field {name!r}{hint}"
     return " ".join(text.split())
 
 
