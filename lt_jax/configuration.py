@@ -121,8 +121,6 @@ def _fits(value: Any, expected: Any) -> bool:
         return isinstance(value, bool) and isinstance(expected, bool)
     if isinstance(expected, float):
         return isinstance(value, (int, float))
-    if isinstance(expected, tuple):
-        return isinstance(value, (tuple, list))
     return isinstance(value, type(expected))
 
 
@@ -135,7 +133,8 @@ def check_config(config: Mapping[str, Any]) -> None:
     Raises:
       InputError: with the name of the first such field.
     """
-    _check_fields(config, base_config(), "")
+    config = plain(config)
+    _check_fields(config, plain(base_config()), "")
     for path, low in (
         ("replicas", 1),
         ("train.epochs", 1),

@@ -19,6 +19,8 @@ from lt_jax.errors import InputError
 from lt_jax.losses import margins
 from lt_jax.objectives import BASES, METHODS, TRANSFORMS, build_objective, chain, method_spec
 
+# Checks of the mathematics, not of the compiled code, are compiled in half the time.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 COUNTS = np.array([500, 120, 60, 20, 4])
 CLASSES = len(COUNTS)
 KEY = jax.random.key(11)
@@ -110,8 +112,10 @@ def test_shape_and_jit_equal_to_eager(name):
     eager, eager_state = objective.apply(
         active_state(objective), KEY, jnp.float32(logits), jnp.asarray(labels)
     )
-    # Logits of 3e5 (1e4 at scale 30) are spaced by 1 / 32 in float32.
-    np.testing.assert_allclose(loss, eager, rtol=2e-6, atol=1e-6)
+    # 1e4 is no cosine: at scale 30 it makes 3e5, where float32 is spaced by 1 / 32.
+    rows = slice(ORDINARY) if objective.wants_cosines else slice(None)
+    np.testing.assert_allclose(loss[rows], eager[rows], rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(loss, eager, rtol=2e-6, atol=1 / 32)
     assert_trees_close(state, eager_state, rtol=1e-6)
 
 
@@ -141,7 +145,7 @@ def test_gradients_and_replicas(name, x64):
     if name == "seesaw":  # its compensation is held constant by the gradient: see test_losses
         spec["transforms"]["seesaw"]["compensation"] = 0.0
     objective = build_objective(spec, COUNTS, steps_per_epoch=4)
-    state, step = active_state(objective), jax.jit(step_of(objective))
+    state, step = active_state(objective), quick_jit(step_of(objective))
     direction, size = np.random.default_rng(1).normal(size=logits.shape), 1e-6
     replicas = [logits, logits + size * direction, logits - size * direction]
     loop = [step(state, KEY, jnp.asarray(z), labels) for z in replicas]
@@ -151,7 +155,7 @@ def test_gradients_and_replicas(name, x64):
     np.testing.assert_allclose(given, difference, rtol=1e-6, atol=3e-8)
 
     states, keys = jax.tree.map(lambda x: jnp.stack([x] * 3), state), jnp.stack([KEY] * 3)
-    together = jax.jit(jax.vmap(step, in_axes=(0, 0, 0, None)))(
+    together = quick_jit(jax.vmap(step, in_axes=(0, 0, 0, None)))(
         states, keys, jnp.stack(replicas), labels
     )
     for i, alone in enumerate(loop):
@@ -175,10 +179,10 @@ def test_class_permutation_equivariance(monkeypatch):
                 spec["transforms"][name]["probability"] = 1.0
             objective = build_objective(spec, COUNTS[order], steps_per_epoch=4)
             state = tuple(
-                s._replace(ideal_ratio=s.ideal_ratio * surely[order])
+                s._replace(ideal_ratio=first.ideal_ratio * surely[order])
                 if isinstance(s, objectives.PartialLabelState)
                 else s
-                for s in active_state(objective)
+                for s, first in zip(active_state(objective), objective.init(), strict=True)
             )
             return objective.apply(state, KEY, logits, labels)[0]
 
@@ -186,7 +190,7 @@ def test_class_permutation_equivariance(monkeypatch):
 
     logits, labels = (x[:ORDINARY] for x in batch())
     same = np.arange(CLASSES)
-    one, other = jax.jit(
+    one, other = quick_jit(
         lambda z, y: (
             losses_in(same, z, y),
             losses_in(order, z[:, order], jnp.asarray(np.argsort(order))[y]),
@@ -357,7 +361,9 @@ def test_labels_of_both_ranks_agree_where_they_mean_the_same():
     for name in ("cross_entropy", "cb_softmax", "focal", "plm"):
         objective = objective_of(name)
         state = active_state(objective)
-        one_hot, _ = objective.apply(state, KEY, jnp.float32(logits), np.eye(CLASSES)[labels])
+        one_hot, _ = quick_jit(objective.apply)(
+            state, KEY, jnp.float32(logits), np.eye(CLASSES)[labels]
+        )
         np.testing.assert_allclose(one_hot, in_float32(name)[0][:ORDINARY], rtol=2e-6)
 
 
@@ -426,7 +432,7 @@ def test_deferred_switches_at_exactly_its_step():
         objectives.deferred(mask, 3),
         base=SIGMOID,
     )
-    step = jax.jit(objective.apply)
+    step = quick_jit(objective.apply)
     plain = reference.sigmoid_cross_entropy(logits, labels)
     weighted = reference.class_balanced_weights(COUNTS, 0.99)[labels] * plain
     state = objective.init()
@@ -449,7 +455,7 @@ def test_partial_label_state_follows_the_second_implementation():
         objectives.partial_label_mask(COUNTS, update_every=every, rate=rate, num_examples=n),
         base=SIGMOID,
     )
-    step = jax.jit(objective.apply)
+    step = quick_jit(objective.apply)
     state, ratio = objective.init(), COUNTS / (n - COUNTS)
     np.testing.assert_allclose(state[0].ideal_ratio, ratio, rtol=1e-6)
     ideal, seen = ratio, np.zeros((2, CLASSES, 10), int)
@@ -615,7 +621,7 @@ def test_bad_specs(spec, sentence):
 def first_step_that_differs(objective, changed):
     """At which call, counted from 0, `changed` of the state first holds."""
     logits, labels = (x[:ORDINARY] for x in batch())
-    step, state = jax.jit(objective.apply), objective.init()
+    step, state = quick_jit(objective.apply), objective.init()
     for n in range(12):
         loss, state = step(state, KEY, jnp.float32(logits), labels)
         if changed(np.asarray(loss), state):
@@ -623,10 +629,9 @@ def first_step_that_differs(objective, changed):
     return None
 
 
-@pytest.mark.parametrize(("every", "expected"), [(0, 6), (None, 6), (3, 3)])
+@pytest.mark.parametrize(("every", "expected"), [(0, 6), (3, 3)])
 def test_update_every_of_zero_means_an_epoch(every, expected):
-    options = {} if every is None else {"update_every": every}
-    spec = {"base": "sigmoid", "transforms": {"partial_label_mask": options}}
+    spec = {"base": "sigmoid", "transforms": {"partial_label_mask": {"update_every": every}}}
     objective = build_objective(spec, COUNTS, steps_per_epoch=6)
     start = objective.init()[0].ideal_ratio
     n = first_step_that_differs(objective, lambda _, s: (s[0].ideal_ratio != start).any())

@@ -32,9 +32,18 @@ def _place(x, block, num_blocks, axis, shift):
     return lax.pad(x, jnp.zeros((), x.dtype), pads)
 
 
+def _row_windows(images, size):
+    """[B, H, W, C] -> [B, H, W, size * C]"""
+    b, h, w, c = images.shape
+    before = (size - 1) // 2
+    rows = jnp.pad(images.reshape(b * h, w * c), ((0, 0), (before * c, (size - 1 - before) * c)))
+    window = partial(lax.dynamic_slice_in_dim, rows, slice_size=size * c, axis=1)
+    return jax.vmap(window, out_axes=1)(jnp.arange(w) * c).reshape(b, h, w, size * c)
+
+
 def _kernel_gradient_unit(images, grads, shape):
     kh, kw, c, o = shape
-    columns = sum(_place(images, j, kw, 2, (kw - 1) // 2 - j) for j in range(kw))
+    columns = _row_windows(images, kw)
     rows = sum(_place(grads, i, kh, 1, i - (kh - 1) // 2) for i in range(kh))
     out = _contract(columns, rows)
     return out.reshape(kw, c, kh, o).transpose(2, 0, 1, 3)

@@ -1,0 +1,196 @@
+"""Bad input ends with one sentence that names the value, before anything is trained."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lt_jax import train as train_module
+from lt_jax.configuration import base_config, check_config
+from lt_jax.errors import InputError
+from lt_jax.train import train
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_training(monkeypatch):
+    """Nothing here may get as far as training."""
+
+    def refuse(*_):
+        raise AssertionError("training started")
+
+    monkeypatch.setattr(train_module, "Loop", refuse)
+
+
+def changed(method="cross_entropy", **fields):
+    """A config as plain dictionaries, which check nothing by themselves."""
+    config = base_config(method).to_dict()
+    config["train"]["num_devices"] = 1
+    for name, value in fields.items():
+        target = config
+        *groups, last = name.split("__")
+        for group in groups:
+            target = target[group]
+        target[last] = value
+    return config
+
+
+def arrays(path, **other):
+    """An .npz of a user's images; `other` replaces single arrays."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 50)
+    images = rng.integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
+    content = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels, **other}
+    np.savez(path, **{k: v for k, v in content.items() if v is not None})
+    return f"arrays:{path}"
+
+
+CONFIGS = {
+    "unknown field": ({"optimizer__momentun": 0.9}, "no field 'optimizer.momentun'.*momentum"),
+    "unknown top field": ({"epochs": 3}, "no field 'epochs'"),
+    "wrong type": ({"train__epochs": "many"}, "config.train.epochs is 'many'; expected int"),
+    "zero epochs": ({"train__epochs": 0}, "config.train.epochs is 0; expected at least 1"),
+    "unknown model": ({"model__name": "resnet33"}, "resnet33"),
+    "unknown head": ({"model__head": "mlp"}, "config.model.head is 'mlp'"),
+    "unknown dtype": ({"model__dtype": "float8"}, "config.model.dtype is 'float8'"),
+    "unknown optimizer": ({"optimizer__name": "lion"}, "optimizer.name is 'lion'"),
+    "unknown schedule": ({"optimizer__schedule": "poly"}, "optimizer.schedule is 'poly'"),
+    "milestones": ({"optimizer__schedule": "step", "optimizer__milestones": (5.0,)}, "milestones"),
+    "learning rate": ({"optimizer__learning_rate": -0.1}, "learning_rate is -0.1"),
+    "decay": ({"optimizer__decay": "some"}, "optimizer.decay is 'some'"),
+    "unknown replica mode": ({"replica_mode": "pmap"}, "config.replica_mode is 'pmap'"),
+    "unknown base": ({"objective__base": "hinge"}, "base loss is 'hinge'"),
+    "unknown transform": ({"objective__transforms": {"mixture": {}}}, "transform is 'mixture'"),
+    "unknown option": (
+        {"objective__transforms": {"focal": {"alpha": 1.0}}},
+        "focal has no option 'alpha'",
+    ),
+    "beta": (
+        {"objective__transforms": {"class_balanced": {"beta": 1.0}}},
+        r"beta is 1.0.*\[0, 1\)",
+    ),
+    "cosine head": ({"model__head": "cosine"}, "does not scale cosines"),
+    "imbalance": ({"data__imbalance": 0.5}, "imbalance is 0.5"),
+    "class counts": ({"data__class_counts": (5, 5)}, "class_counts"),
+    "too many": ({"data__class_counts": (5,) * 9 + (900,)}, "900"),
+    "batch above data": ({"train__batch_size": 4096}, "batch_size is 4096.*at most"),
+    "no such source": ({"data__source": "folder:x"}, "folder:x"),
+    "no such file": ({"data__source": "arrays:/no/such.npz"}, "/no/such.npz"),
+    "devices": ({"train__num_devices": 99}, "num_devices is 99"),
+    "indivisible": (
+        {"train__num_devices": 8, "train__batch_size": 60},
+        "batch_size is 60; expected a multiple of the 8 devices",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_config_is_refused(name, tmp_path):
+    fields, sentence = CONFIGS[name]
+    with pytest.raises(InputError, match=sentence) as error:
+        train(changed(**fields), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_linear_head_is_refused_for_cosine_objectives(tmp_path):
+    with pytest.raises(InputError, match="objective takes cosines"):
+        train(changed("gcl", model__head="linear"), tmp_path / "run")
+
+
+def test_missing_field_is_named():
+    config = base_config().to_dict()
+    del config["optimizer"]["decay"]
+    with pytest.raises(InputError, match=r"lacks the field optimizer\.'decay'"):
+        check_config(config)
+
+
+ARRAYS = {
+    "label outside the classes": (
+        {"y_train": np.repeat([0, 1, 2, 7], 50)},
+        {"data__num_classes": 4},
+        "7",
+    ),
+    "float labels": ({"y_train": np.repeat(np.arange(4.0), 50)}, {}, "float64"),
+    "missing array": ({"y_test": None}, {}, "y_test"),
+    "pickled array": ({"y_train": np.array([{}] * 200, dtype=object)}, {}, "y_train|pickle"),
+    "rank": ({"x_train": np.zeros((200, 64), np.uint8)}, {}, r"\(200, 64\)"),
+    "dtype": ({"x_train": np.zeros((200, 8, 8, 3), np.float32)}, {}, "float32"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ARRAYS))
+def test_arrays_are_refused(name, tmp_path):
+    content, fields, sentence = ARRAYS[name]
+    source = arrays(tmp_path / "images.npz", **content)
+    config = changed(data__source=source, data__validation_size=0, **fields)
+    with pytest.raises(InputError, match=sentence) as error:
+        train(config, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_workdir_of_another_config_is_refused_and_left_alone(tmp_path):
+    other = base_config("cb_focal").to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(other))
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(
+        InputError, match=r"belongs to a run with name = 'cb_focal'|belongs to"
+    ) as e:
+        train(changed(), tmp_path)
+    assert "choose another workdir" in str(e.value)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_unwritable_workdir_is_refused(tmp_path):
+    # A file where a folder should be; and, for those who may write anywhere, a folder that
+    # refuses everybody.
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "run", Path("/proc/self/lt_jax_run")):
+        with pytest.raises(InputError, match=r"workdir .* cannot be written to"):
+            train(changed(), folder)
+
+
+def test_read_only_workdir_is_refused(tmp_path, monkeypatch):
+    """Also an existing folder, whatever rights this user has."""
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("lt_jax.workdir.tempfile.TemporaryFile", denied)
+    with pytest.raises(InputError, match=r"cannot be written to \(Permission denied\)"):
+        train(changed(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+LINES = {
+    "unknown field": (["--config.train.epoch=1"], "config has no field 'epoch'"),
+    "unknown method": (["--config=configs/digits.py:cbfocal"], "method is 'cbfocal'"),
+    "unknown flag": (["--workdirs=x"], "Unknown command line flag 'workdirs'"),
+    "no config file": (["--config=configs/none.py"], "no config file configs/none.py"),
+    "wrong type": (["--config.train.epochs=x"], "--config.train.epochs=x"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LINES))
+def test_command_line_ends_with_one_sentence_and_status_2(name, tmp_path):
+    arguments, sentence = LINES[name]
+    done = subprocess.run(
+        [sys.executable, "launch/train.py", *arguments, f"--workdir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        timeout=120,
+    )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(errors) == 1
+    assert sentence in errors[0]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

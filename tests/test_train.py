@@ -1,0 +1,300 @@
+"""Runs of whole trainings: summary, resumption, interruption, damage, replicas, devices."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from lt_jax import loop, objectives
+from lt_jax.configuration import base_config
+from lt_jax.train import NonFiniteError, train
+
+ROOT = Path(__file__).parent.parent
+
+
+def tiny(method: str = "cross_entropy", **fields) -> ConfigDict:
+    """A run of a few steps on digits; fields by dotted name with ``__`` for the dots."""
+    config = base_config(method)
+    config.train.update(
+        epochs=2,
+        batch_size=64,
+        eval_batch_size=256,
+        log_every_steps=3,
+        checkpoint_every_epochs=1,
+        num_devices=1,
+        tensorboard=False,
+        progress=False,
+        picture=False,
+    )
+    config.data.max_count = 60
+    config.data.imbalance = 10.0
+    for name, value in fields.items():
+        target = config
+        *groups, last = name.split("__")
+        for group in groups:
+            target = target[group]
+        target[last] = value
+    return config
+
+
+def rows(workdir: Path) -> list[dict]:
+    """Rows of the metrics file without what depends on the clock."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in lines]
+
+
+def scores(summary: dict) -> dict:
+    """What the test set said."""
+    return summary["test"]
+
+
+def test_summary_says_everything_and_a_second_run_changes_nothing(tmp_path, capsys):
+    config = tiny(replicas=2, train__tensorboard=True, train__picture=True, train__progress=True)
+    summary = train(config, tmp_path)
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written == summary
+    assert sum(summary["data"]["class_counts"]) == summary["data"]["total_train"]
+    assert summary["seeds"] == [0, 1]
+    for which in ("last", "best_on_validation"):
+        test = summary["test"][which]
+        assert len(test["replicas"]) == 2
+        for replica in test["replicas"]:
+            confusion = np.array(replica["confusion"])
+            assert confusion.sum() == 500  # every test image once, the last partial batch too
+            assert replica["top1"] == pytest.approx(np.trace(confusion) / 500)
+            assert replica["per_class"] == pytest.approx(np.diag(confusion) / confusion.sum(1))
+        mean = [r["balanced_accuracy"] for r in test["replicas"]]
+        assert test["mean"]["balanced_accuracy"] == pytest.approx(np.mean(mean))
+        assert test["std"]["balanced_accuracy"] == pytest.approx(np.std(mean, ddof=1))
+        assert {"many", "medium", "few", "ece"} <= set(test["mean"])
+    for field in ("commit", "versions", "hardware", "config", "command"):
+        assert field in summary
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert list((tmp_path / "tensorboard").iterdir())
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    capsys.readouterr()
+    assert train(config, tmp_path) == written
+    assert "finished already; nothing was changed" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("method", sorted(objectives.METHODS))
+def test_every_method_of_the_registry_trains(method, tmp_path):
+    summary = train(tiny(method, train__epochs=1), tmp_path)
+    losses = [row["loss"] for row in rows(tmp_path) if row["split"] == "train"]
+    assert np.isfinite(losses).all()
+    assert summary["training"]["steps"] == summary["training"]["steps_per_epoch"]
+
+
+class StopAfter(loop.Stop):
+    """Acts like a signal that comes while step `step` runs."""
+
+    step = 0
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    @property
+    def asked(self):
+        self.calls += 1
+        # The loop asks once before each step, and once before each epoch.
+        return self.calls > StopAfter.step
+
+    @asked.setter
+    def asked(self, value):
+        pass
+
+
+@pytest.mark.parametrize("calls", [3, 6])
+def test_stopped_and_resumed_is_bit_exact(tmp_path, monkeypatch, calls):
+    # Everything that has a state: PLM's ratios, deferral, momentum, batch norm, mixup's draws.
+    config = tiny(
+        "plm+class_balanced",
+        replicas=2,
+        augment__mixup_alpha=0.4,
+        augment__crop_padding=1,
+        train__checkpoint_every_epochs=5,
+    )
+    config.objective.transforms.partial_label_mask.update_every = 2
+    with config.unlocked():
+        config.objective.transforms.class_balanced.start_epoch = 1
+    whole = train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("lt_jax.train.Stop", StopAfter)
+        StopAfter.step = calls
+        assert train(config, tmp_path / "parts") is None
+    assert not (tmp_path / "parts" / "summary.json").exists()
+    parts = train(config, tmp_path / "parts")
+    assert scores(parts) == scores(whole)
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+def test_killed_run_goes_on_from_its_checkpoint(tmp_path):
+    """SIGKILL in the middle: rows written after the last checkpoint are not doubled."""
+    config = tiny(train__epochs=3)
+    whole = train(config, tmp_path / "whole")
+    with pytest.raises(_Killed):
+        _train_until(config, tmp_path / "parts", step=7)
+    # What a kill in the middle of a line leaves behind.
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "spl')
+    parts = train(config, tmp_path / "parts")
+    assert scores(parts) == scores(whole)
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+class _Killed(Exception):
+    pass
+
+
+def _train_until(config, workdir, step):
+    """Trains and drops dead after a step, without any chance to save."""
+    original = loop.Loop._epoch
+
+    def dying(self, epoch):
+        if epoch == 2:
+            raise _Killed
+        original(self, epoch)
+
+    loop.Loop._epoch = dying
+    try:
+        train(config, workdir)
+    finally:
+        loop.Loop._epoch = original
+
+
+def test_sigterm_saves_and_exits_cleanly(tmp_path):
+    """A real process and a real signal."""
+    command = [
+        sys.executable, "launch/train.py", "--config=configs/digits.py:plm",
+        "--config.train.epochs=100000", "--config.train.log_every_steps=5",
+        "--config.train.tensorboard=False", f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=env)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text()):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "and saved; start again to go on" in errors
+    assert "Traceback" not in errors
+    saved = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()]
+    assert max(saved) >= 5
+
+
+def test_replicas_side_by_side_equal_one_after_another(tmp_path):
+    """The same seeds by vmap, in turn, and as a run of their own."""
+    turns = train(tiny("gcl", replicas=2, replica_mode="sequential"), tmp_path / "turns")
+    vmapped = train(tiny("gcl", replicas=2, replica_mode="vmap"), tmp_path / "vmap")
+    alone = train(tiny("gcl", seed=1), tmp_path / "alone")
+    first = [r["loss"] for r in rows(tmp_path / "turns") if r["split"] == "train"]
+    second = [r["loss"] for r in rows(tmp_path / "vmap") if r["split"] == "train"]
+    # The sums of a grouped convolution are added in another order.
+    np.testing.assert_allclose(first, second, rtol=2e-3)
+    own = [r["loss"] for r in rows(tmp_path / "alone") if r["split"] == "train"]
+    assert [loss[1] for loss in first] == [loss[0] for loss in own]
+    assert turns["test"]["last"]["replicas"][1] == alone["test"]["last"]["replicas"][0]
+    assert vmapped["seeds"] == turns["seeds"]
+
+
+def test_one_and_eight_devices_give_the_same_run(tmp_path):
+    losses = []
+    for devices in (1, 8):
+        config = tiny("plm", train__num_devices=devices, augment__crop_padding=1)
+        train(config, tmp_path / str(devices))
+        losses.append([r["loss"] for r in rows(tmp_path / str(devices)) if r["split"] == "train"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)
+
+
+def test_several_steps_in_one_call_are_the_same_run(tmp_path):
+    train(tiny(), tmp_path / "one")
+    train(tiny(train__steps_per_call=3), tmp_path / "three")
+    one, three = (
+        [r["loss"] for r in rows(tmp_path / name) if r["split"] == "train"]
+        for name in ("one", "three")
+    )
+    np.testing.assert_allclose(one, three, rtol=2e-3)
+
+
+def test_bfloat16_computes_and_float32_stays(tmp_path):
+    summary = train(tiny(model__dtype="bfloat16"), tmp_path)
+    losses = [r["loss"] for r in rows(tmp_path) if r["split"] == "train"]
+    assert np.isfinite(losses).all()
+    assert summary["config"]["model"]["dtype"] == "bfloat16"
+
+
+def test_without_validation_only_the_last_weights_are_tested(tmp_path):
+    summary = train(tiny(data__validation_size=0), tmp_path)
+    assert list(summary["test"]) == ["last"]
+    assert {row["split"] for row in rows(tmp_path)} == {"train"}
+
+
+def test_best_on_validation_is_the_step_with_the_highest_score(tmp_path):
+    summary = train(tiny(train__epochs=4, optimizer__learning_rate=0.3), tmp_path)
+    validation = [r for r in rows(tmp_path) if r["split"] == "validation"]
+    best = max(validation, key=lambda r: r["balanced_accuracy"][0])  # the first, if equal
+    chosen = summary["test"]["best_on_validation"]
+    assert chosen["steps"] == [best["step"]]
+    assert chosen["validation_balanced_accuracy"] == pytest.approx(best["balanced_accuracy"])
+
+
+def test_nonfinite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = tiny(
+        train__epochs=30,
+        optimizer__learning_rate=1e9,
+        optimizer__schedule="step",
+        optimizer__milestones=(0.1, 1.0),
+        optimizer__factors=(1e-12, 1e30),
+    )
+    with pytest.raises(NonFiniteError, match=r"not finite at step (\d+); the last good") as error:
+        train(config, tmp_path)
+    step = int(str(error.value).split("at step ")[1].split(";")[0])
+    saved = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    assert saved
+    assert max(saved) < step
+    assert f"of step {max(saved)}, is kept" in str(error.value)
+    assert not (tmp_path / "summary.json").exists()
+    with pytest.raises(NonFiniteError, match=f"at step {step}"):  # and again from there
+        train(config, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "metadata"])
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys, damage):
+    config = tiny(train__epochs=3)
+    whole = train(config, tmp_path / "whole")
+    with pytest.raises(_Killed):
+        _train_until(config, tmp_path / "run", step=0)
+    steps = sorted(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir())
+    newest = tmp_path / "run/checkpoints" / str(steps[-1])
+    files = [p for p in newest.rglob("*") if p.is_file()]
+    if damage == "truncate":
+        largest = max(files, key=lambda p: p.stat().st_size)
+        os.truncate(largest, largest.stat().st_size // 2)
+    elif damage == "metadata":
+        for path in files:
+            if path.name.startswith("manifest") or path.name == "_METADATA":
+                os.truncate(path, 1)
+    else:
+        for path in files:
+            path.unlink()
+    capsys.readouterr()
+    parts = train(config, tmp_path / "run")
+    errors = capsys.readouterr().err
+    assert f"the checkpoint of step {steps[-1]} cannot be read" in errors
+    assert f"the one before, of step {steps[-2]}" in errors
+    assert list((tmp_path / "run").glob(f"damaged_checkpoint_{steps[-1]}_*"))  # nothing is lost
+    assert scores(parts) == scores(whole)
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
