@@ -1,7 +1,7 @@
 """Objectives: every registered method held to the same rules, composition, state, sharding, specs.
 
-Each method is compiled once for each dtype, on one batch that holds ordinary logits and logits of
-+-1e4, and all tests share that.
+Compiling is what takes time here: each method is compiled once in float32 for one batch that holds
+ordinary logits and logits of +-1e4, and the tests share what it gives.
 """
 
 import itertools
@@ -80,15 +80,11 @@ def step_of(objective):
 
 
 @cache
-def compiled(name):
-    return jax.jit(step_of(objective_of(name)))
-
-
-@cache
 def in_float32(name):
+    """What `step_of` gives for the whole batch, compiled as users have it."""
     logits, labels = batch()
     objective = objective_of(name)
-    return compiled(name)(active_state(objective), KEY, jnp.float32(logits), labels)
+    return jax.jit(step_of(objective))(active_state(objective), KEY, jnp.float32(logits), labels)
 
 
 def assert_trees_close(one, other, **tolerance):
@@ -127,7 +123,7 @@ def test_large_logits_stay_finite(name, dtype):
         loss, state, gradient = in_float32(name)
     else:
         objective = objective_of(name)
-        loss, state, gradient = compiled(name)(
+        loss, state, gradient = quick_jit(step_of(objective))(
             active_state(objective), KEY, jnp.asarray(logits, dtype), labels
         )
     assert loss.dtype == jnp.float32
@@ -145,10 +141,11 @@ def test_gradients_and_replicas(name, x64):
     if name == "seesaw":  # its compensation is held constant by the gradient: see test_losses
         spec["transforms"]["seesaw"]["compensation"] = 0.0
     objective = build_objective(spec, COUNTS, steps_per_epoch=4)
-    state, step = active_state(objective), quick_jit(step_of(objective))
+    state, step = active_state(objective), step_of(objective)
+    single = quick_jit(step)
     direction, size = np.random.default_rng(1).normal(size=logits.shape), 1e-6
     replicas = [logits, logits + size * direction, logits - size * direction]
-    loop = [step(state, KEY, jnp.asarray(z), labels) for z in replicas]
+    loop = [single(state, KEY, jnp.asarray(z), labels) for z in replicas]
     given = (loop[0][2] * direction).sum(-1)
     difference = (loop[1][0] - loop[2][0]) / (2 * size)
     # Losses of up to 50, rounded to 1e-16 of themselves and divided by 2e-6.
@@ -207,7 +204,7 @@ def test_methods_equal_the_plain_functions():
     ratio = losses.label_ratio(COUNTS)
     ideal = np.float32(ratio) * IDEAL_SHIFT.astype(np.float32)
 
-    @jax.jit
+    @quick_jit
     def plain(z, y):
         masked = partial(losses.partial_label_masked_cross_entropy, z, y, ratio, ideal, key=key)
         clouded = partial(losses.gaussian_clouded_cross_entropy, z, y, COUNTS, key=key)
@@ -325,7 +322,7 @@ def test_four_transforms_in_one_chain(base):
     other = chain(*transforms[::-1], base=base)
     state = active_state(objective)
     arguments = (state, KEY, jnp.float32(logits), labels)
-    loss, new_state, gradient = jax.jit(step_of(objective))(*arguments)
+    loss, new_state, gradient = quick_jit(step_of(objective))(*arguments)
     assert np.isfinite(gradient).all()
     for a, b in zip(other.init(), objective.init(), strict=True):
         assert type(a) is type(b)
@@ -490,7 +487,7 @@ def test_padding_rows_are_neither_loss_nor_state():
         base=SIGMOID,
     )
 
-    @jax.jit
+    @quick_jit
     def step(z):
         def summed(z):
             loss, state = objective.apply(active_state(objective), KEY, z, labels, where)
@@ -521,7 +518,7 @@ def test_eight_devices_see_one_global_batch():
         objectives.partial_label_mask(COUNTS, update_every=3, rate=0.5),
         base=SIGMOID,
     )
-    rng, step = np.random.default_rng(5), jax.jit(objective.apply)
+    rng, step = np.random.default_rng(5), quick_jit(objective.apply)
     one = many = objective.init()
     many = jax.device_put(many, whole)
     for i in range(4):

@@ -206,8 +206,8 @@ def _rows(
         count = builder.info.splits[split].num_examples
         return count, ((row[image_key], row[label_key]) for row in rows)
     feature = builder.info.features[image_key]
-    # Decoding here, not in TFDS's tree of decoders, takes two thirds of the time. Threads make it
-    # slower: small images spend their time in Python, not in the decoder.
+    # Decoding here, past TFDS's tree of decoders, saves a fifth of the time. Threads were measured
+    # and bring next to nothing: small images spend their time in Python, not in the decoder.
     encoded = isinstance(feature, tfds.features.Image)
     decode = feature.decode_example_np if encoded else np.asarray
     decoders = {image_key: tfds.decode.SkipDecoding()} if encoded else None
