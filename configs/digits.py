@@ -21,12 +21,17 @@ def get_config(method: str = "cross_entropy") -> ConfigDict:
       The config.
     """
     config = base_config(method)
+    # Chosen on validation, three seeds: 0.3 is as good or better than 0.1 for every method tried.
     config.train.epochs = 60
+    config.train.batch_size = 32
+    config.optimizer.learning_rate = 0.3
     config.train.checkpoint_every_epochs = 20
     config.optimizer.warmup_epochs = 5.0
     transforms = config.objective.transforms
     if "class_balanced" in transforms:
         transforms.class_balanced.beta = 0.999  # 0.9999 is for classes of thousands
+    if "partial_label_mask" in transforms:
+        transforms.partial_label_mask.rate = 0.05  # 60 updates of 0.01 hardly move the ratios
     for name in ("gaussian_cloud", "label_distribution_margin", "scale_logits"):
         if name in transforms:
             transforms[name].scale = 15.0  # 30 diverges on so few images

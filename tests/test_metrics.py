@@ -1,0 +1,80 @@
+"""Scores against the reference values and scikit-learn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+
+from lt_jax import metrics
+
+
+def counts_of(probabilities, labels, batch=64):
+    """Counts over batches of one size, the last one padded and masked."""
+    count = jax.jit(metrics.count)
+    total = None
+    for start in range(0, len(labels), batch):
+        rows = np.arange(start, start + batch)
+        where = rows < len(labels)
+        rows = np.where(where, rows, 0)
+        part = count(jnp.asarray(probabilities[rows]), jnp.asarray(labels[rows]), where)
+        total = part if total is None else metrics.add(total, part)
+    return total
+
+
+def test_reference_values(golden, x64):
+    case = golden["metrics"]
+    probabilities, labels = np.array(case["scores"]), np.array(case["labels"])
+    counts = counts_of(probabilities, labels)
+    ece = metrics.expected_calibration_error(counts)
+    assert ece == pytest.approx(case["ece_15"], rel=1e-9)
+    average = metrics.average_precision(probabilities, np.eye(probabilities.shape[1])[labels])
+    np.testing.assert_allclose(average, case["average_precision"], rtol=1e-9)
+    predicted = np.array(case["pred"])
+    per_class = [np.mean(predicted[labels == c] == c) for c in range(probabilities.shape[1])]
+    shots = metrics.shot_accuracy(per_class, golden["class_counts"])
+    assert shots.keys() == case["shot_accuracy"].keys()
+    for name, expected in case["shot_accuracy"].items():
+        assert shots[name] == (None if expected is None else pytest.approx(expected, rel=1e-9))
+
+
+def test_ece_in_float32(golden):
+    case = golden["metrics"]
+    counts = counts_of(np.array(case["scores"], np.float32), np.array(case["labels"]))
+    ece = metrics.expected_calibration_error(counts)
+    assert ece == pytest.approx(case["ece_15"], rel=1e-5)
+
+
+def test_scores_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(5), 333).astype(np.float32)
+    labels = rng.integers(0, 4, 333)  # class 4 has no test images
+    predicted = probabilities.argmax(1)
+    counts = counts_of(probabilities, labels)
+    found = metrics.scores(counts, [500, 101, 100, 20, 19])
+    np.testing.assert_array_equal(
+        found["confusion"], confusion_matrix(labels, predicted, labels=range(5))
+    )
+    keep = np.isin(labels, range(4))
+    expected = balanced_accuracy_score(labels[keep], np.minimum(predicted, 4)[keep])
+    assert found["balanced_accuracy"] == pytest.approx(expected)
+    assert metrics.balanced_accuracy(counts.confusion) == pytest.approx(expected)
+    assert found["top1"] == pytest.approx(np.mean(predicted == labels))
+    assert found["per_class"][4] is None
+    assert found["few"] is None  # its only class has no test images
+    assert found["many"] == pytest.approx(np.mean(found["per_class"][:2]))
+    assert found["medium"] == pytest.approx(np.mean(found["per_class"][2:4]))
+    own = probabilities[np.arange(333), labels]
+    assert found["nll"] == pytest.approx(-np.log(own).mean(), rel=1e-5)
+
+
+def test_padding_rows_do_not_count():
+    probabilities, labels = jnp.full((3, 2), 0.5), jnp.array([0, 1, 0])
+    nothing = metrics.count(probabilities, labels, jnp.zeros(3, bool))
+    assert all(np.all(np.asarray(leaf) == 0) for leaf in nothing)
+
+
+def test_average_precision_without_positives_is_nan():
+    found = metrics.average_precision([[0.2, 0.4], [0.3, 0.1]], [[1, 0], [0, 0]])
+    assert found[0] == pytest.approx(0.5)
+    assert np.isnan(found[1])

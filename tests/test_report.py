@@ -1,0 +1,116 @@
+"""Tables and paired differences against SciPy, pictures by their pixels, configs by their rows."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lt_jax import report
+from lt_jax.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+
+
+def summary(name, accuracies, index_hash="a"):
+    """A summary with just what tables and pictures read."""
+    replicas = [
+        {
+            "top1": a,
+            "balanced_accuracy": a,
+            "many": 1.0,
+            "medium": a,
+            "few": None,
+            "ece": 0.1,
+            "per_class": [1.0, a],
+            "confusion": [[5, 0], [1, 4]],
+        }
+        for a in accuracies
+    ]
+    return {
+        "name": name,
+        "seeds": list(range(len(accuracies))),
+        "test": {"last": report.aggregate(replicas)},
+        "data": {
+            "source": "digits",
+            "class_counts": [50, 5],
+            "index_hash": index_hash,
+            "split_seed": 0,
+        },
+        "hardware": {"cpu": "a processor", "device": "cpu"},
+        "versions": {"jax": "0"},
+        "commit": None,
+        "command": "python x.py",
+    }
+
+
+def test_mean_and_sample_deviation():
+    test = summary("a", [0.5, 0.7, 0.9])["test"]["last"]
+    assert test["mean"]["top1"] == pytest.approx(0.7)
+    assert test["std"]["top1"] == pytest.approx(0.2)
+    assert test["mean"]["few"] is None
+    assert test["mean"]["per_class"] == pytest.approx([1.0, 0.7])
+    assert summary("a", [0.5])["test"]["last"]["std"]["top1"] is None
+
+
+def test_paired_difference_is_that_of_scipy():
+    a, b = [0.80, 0.83, 0.79, 0.85], [0.78, 0.80, 0.80, 0.81]
+    found = report.paired_difference(summary("a", a), summary("b", b))
+    interval = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx(tuple(interval))
+    assert found["standard_error"] == pytest.approx(stats.sem(np.subtract(a, b)))
+    with pytest.raises(ValueError, match="can be paired"):
+        report.paired_difference(summary("a", a), summary("b", b, index_hash="other"))
+
+
+def test_tables_hold_what_was_measured(tmp_path):
+    runs = [summary("ce", [0.5, 0.6]), summary("cb", [0.7, 0.9])]
+    report.write_tables(runs, tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert "| cb | 2 | 80.0 ± 14.1 |" in text
+    assert "+25.0 [" in text
+    assert "python x.py" in text
+    assert (tmp_path / "table.csv").read_text().splitlines()[2].startswith("cb,2,80.0 ± 14.1")
+
+
+def configs(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PAPER_ROWS = [
+    *("softmax", "sigmoid", "focal_0.5", "focal_1", "focal_2"),
+    *("cb_softmax", "cb_sigmoid", "cb_focal_0.5", "cb_focal_1", "cb_focal_2"),
+]
+
+
+@pytest.mark.parametrize("row", PAPER_ROWS)
+@pytest.mark.parametrize("imbalance", [200, 100, 50, 20, 10, 1])
+def test_every_row_of_the_class_balanced_table_has_a_config(row, imbalance):
+    config = configs("cifar_lt").get_config(f"cifar100,{imbalance},{row}")
+    assert config.data.imbalance == imbalance
+    assert config.data.source == "tfds:cifar100"
+    transforms = config.objective.transforms
+    assert ("class_balanced" in transforms) == row.startswith("cb_")
+    assert ("focal" in transforms) == ("focal" in row)
+    if "focal" in row:
+        assert transforms.focal.gamma == float(row.rsplit("_", 1)[1])
+    assert config.objective.base == ("softmax" if "softmax" in row else "sigmoid")
+    assert (config.train.epochs, config.train.batch_size) == (200, 128)
+
+
+def test_gcl_row_follows_its_own_recipe():
+    config = configs("cifar_lt").get_config("cifar10,100,gcl")
+    assert config.augment.mixup_alpha == 1.0
+    assert config.train.batch_size == 64
+    assert config.optimizer.factors == (0.1, 0.1)
+    assert config.objective.transforms.gaussian_cloud.scale == 30.0
+
+
+@pytest.mark.parametrize("row", ["cifar10,100", "svhn,100,cb_focal", "cifar10,many,cb_focal"])
+def test_rows_of_another_form_are_refused(row):
+    with pytest.raises(InputError):
+        configs("cifar_lt").get_config(row)
