@@ -1,0 +1,89 @@
+"""How likely the next image drawn is of each class."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from lt_jax.errors import InputError
+from lt_jax.longtail.counts import Vector, check_class_counts
+from lt_jax.longtail.vectors import check_beta, cloud_sizes, effective_number, normalised_inverse
+
+Scheme = Literal[
+    "instance",
+    "class",
+    "square_root",
+    "progressive",
+    "effective_number",
+    "class_based_effective_number",
+]
+
+SCHEMES: tuple[str, ...] = get_args(Scheme)
+
+
+def sampling_probabilities(
+    class_counts: npt.ArrayLike,
+    scheme: Scheme,
+    *,
+    beta: float = 0.9999,
+    beta_spread: float = 1e-5,
+    progress: float = 0.0,
+) -> Vector:
+    """Probability that the next image drawn belongs to each class.
+
+    Within a class every image is equally likely, so an image of class c is drawn with probability
+    ``p[c] / n[c]``. With n the counts and E the effective number:
+
+    ============================== ====================================================
+    instance                       p proportional to n
+    class                          equal for every class that has images
+    square_root                    p proportional to sqrt(n)
+    progressive                    (1 - progress) * instance + progress * class
+    effective_number               p proportional to n / E(n), one beta for all
+    class_based_effective_number   the same with beta_c = beta + beta_spread * cloud size
+    ============================== ====================================================
+
+    Args:
+      class_counts: images of each class, ``[C]``.
+      scheme: one of the names above.
+      beta: for the effective-number schemes, in [0, 1).
+      beta_spread: what is added to beta for the rarest class, for the class-based scheme.
+      progress: share of training that is over, in [0, 1], for ``progressive``.
+
+    Returns:
+      Probabilities, float64 ``[C]``, that sum to 1; 0 for a class without images.
+
+    Raises:
+      InputError: for bad counts, an unknown scheme, or a number outside its range.
+
+    Example:
+      >>> sampling_probabilities([900, 100], "square_root")
+      array([0.75, 0.25])
+
+    Source: Kang et al., Decoupling, ICLR 2020 (instance to progressive); Li, Cheung and Lu,
+    CVPR 2022 (class-based effective number).
+    """
+    counts = check_class_counts(class_counts)
+    present = counts > 0
+    instance, uniform = counts / counts.sum(), present / present.sum()
+    if not 0 <= progress <= 1:
+        raise InputError(f"progress is {progress!r}; expected a number in [0, 1]")
+    if scheme == "instance":
+        return instance
+    if scheme == "class":
+        return uniform
+    if scheme == "progressive":
+        return (1 - progress) * instance + progress * uniform
+    if scheme == "square_root":
+        mass = np.sqrt(counts)
+    elif scheme == "effective_number":
+        mass = counts * normalised_inverse(effective_number(counts, check_beta(beta)))
+    elif scheme == "class_based_effective_number":
+        betas = np.full(counts.shape, check_beta(beta))
+        betas[present] += beta_spread * cloud_sizes(counts[present])
+        mass = counts * normalised_inverse(effective_number(counts, betas))
+    else:
+        raise InputError(f"sampling scheme is {scheme!r}; expected one of {', '.join(SCHEMES)}")
+    return mass / mass.sum()

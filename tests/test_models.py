@@ -1,0 +1,281 @@
+"""Networks, heads and the layers they are made of, against NumPy and against known numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lt_jax.errors import InputError
+from lt_jax.models import MODELS, CosineHead, LinearHead, create_model, sigmoid_prior_bias
+from lt_jax.models.conv import ConvBatchNorm, batch_normalise, conv2d, relu
+from lt_jax.models.resnet_cifar import Block, shortcut
+
+
+def _random(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def _conv_numpy(images, kernel, stride):
+    """float64, one output pixel at a time."""
+    size = kernel.shape[0]
+    padded = np.pad(images, ((0, 0), (size // 2,) * 2, (size // 2,) * 2, (0, 0)))
+    rows = range(0, images.shape[1], stride)
+    columns = range(0, images.shape[2], stride)
+    pixel = [
+        [np.einsum("bijc,ijco->bo", padded[:, h : h + size, w : w + size], kernel) for w in columns]
+        for h in rows
+    ]
+    return np.transpose(np.array(pixel), (2, 0, 1, 3))
+
+
+def _norm_numpy(x):
+    axes = tuple(range(x.ndim - 1))
+    return (x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-5)
+
+
+def _small(**kwargs):
+    arguments = {"image_shape": (8, 8, 1), "num_classes": 10, "rngs": nnx.Rngs(0)}
+    return create_model("small", **(arguments | kwargs))
+
+
+def _num_parameters(model):
+    return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+# Published sizes of the option A networks: 0.27, 0.46, 0.66, 0.85 and 1.7 million.
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet44", 658_586),
+        ("resnet56", 853_018),
+        ("resnet110", 1_727_962),
+    ],
+)
+def test_number_of_parameters(name, count):
+    def build():
+        return create_model(name, image_shape=(32, 32, 3), num_classes=10, rngs=nnx.Rngs(0))
+
+    assert _num_parameters(nnx.eval_shape(build)) == count
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "stride"), [(8, 8, 1), (8, 6, 2), (7, 5, 1), (7, 9, 2)]
+)
+def test_conv2d_is_the_sum_over_taps(height, width, stride):
+    images, kernel = _random(0, 2, height, width, 3), _random(1, 3, 3, 3, 4)
+    expected = _conv_numpy(images, kernel, stride)
+    result = conv2d(jnp.float32(images), jnp.float32(kernel), stride=stride)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_conv2d_gradients_are_the_adjoint(stride):
+    # <g, conv(x, k)> is linear in x and in k, so its gradients satisfy Euler's identity, and
+    # along any other direction they give the value there.
+    images, kernel, other = _random(0, 2, 7, 6, 3), _random(1, 3, 3, 3, 4), _random(2, 2, 7, 6, 3)
+    grads = _random(3, *_conv_numpy(images, kernel, stride).shape)
+    _, vjp = jax.vjp(lambda x, k: conv2d(x, k, stride=stride), *map(jnp.float32, (images, kernel)))
+    of_images, of_kernel = map(np.float64, vjp(jnp.float32(grads)))
+    value = np.sum(grads * _conv_numpy(images, kernel, stride))
+    np.testing.assert_allclose(np.sum(of_kernel * kernel), value, rtol=1e-4)
+    elsewhere = np.sum(grads * _conv_numpy(other, kernel, stride))
+    np.testing.assert_allclose(np.sum(of_images * other), elsewhere, rtol=1e-4)
+
+
+def test_conv2d_under_vmap_is_one_convolution_per_replica():
+    images, kernels = jnp.float32(_random(0, 2, 6, 6, 3)), jnp.float32(_random(1, 4, 3, 3, 3, 5))
+    together = jax.vmap(conv2d, in_axes=(None, 0))(images, kernels)
+    apart = jnp.stack([conv2d(images, kernel) for kernel in kernels])
+    np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5)
+
+
+def test_relu_and_its_gradient():
+    x = jnp.array([-jnp.inf, -1.0, 0.0, 2.0, jnp.inf])
+    np.testing.assert_array_equal(relu(x), jax.nn.relu(x))
+    np.testing.assert_array_equal(jax.vmap(jax.grad(relu))(x), [0, 0, 0, 1, 1])
+    assert jnp.isnan(relu(jnp.nan))
+
+
+def test_batch_normalise_values():
+    x, scale, bias = 3 + 2 * _random(0, 5, 4, 4, 3), _random(1, 3), _random(2, 3)
+    y, mean, var = batch_normalise(*map(jnp.float32, (x, scale, bias)))
+    np.testing.assert_allclose(y, _norm_numpy(x) * scale + bias, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(var, x.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_batch_normalise_gradients_against_differences_in_float64():
+    arguments = [3 + 2 * _random(0, 4, 3, 3, 2), _random(1, 2), _random(2, 2)]
+    weights = _random(3, 4, 3, 3, 2)
+
+    def value(x, scale, bias):
+        return np.sum(weights * (_norm_numpy(x) * scale + bias))
+
+    def ours(x, scale, bias):
+        return jnp.sum(jnp.float32(weights) * batch_normalise(x, scale, bias)[0])
+
+    grads = jax.grad(ours, (0, 1, 2))(*map(jnp.float32, arguments))
+    for index, grad in enumerate(grads):
+        step = [_random(9, *a.shape) * (i == index) for i, a in enumerate(arguments)]
+        up, down = (value(*[a + s * b for a, b in zip(arguments, step, strict=True)])
+                    for s in (1e-6, -1e-6))  # fmt: skip
+        np.testing.assert_allclose(np.sum(grad * step[index]), (up - down) / 2e-6, rtol=1e-4)
+
+
+def test_statistics_run_only_in_training():
+    layer = ConvBatchNorm(1, 4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    images = jnp.float32(_random(0, 8, 8, 8, 1))
+    hidden = _conv_numpy(np.float64(images), np.float64(layer.kernel[...]), 1)
+    layer(images, train=False)
+    np.testing.assert_array_equal(layer.mean[...], 0)
+    layer(images, train=True)
+    np.testing.assert_allclose(layer.mean[...], 0.1 * hidden.mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(layer.var[...], 0.9 + 0.1 * hidden.var((0, 1, 2)), rtol=1e-5)
+    expected = (hidden - layer.mean[...]) / np.sqrt(layer.var[...] + 1e-5)
+    np.testing.assert_allclose(layer(images, train=False), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_shortcut_takes_every_second_pixel_and_pads_channels():
+    images = jnp.float32(_random(0, 2, 5, 4, 2))
+    result = shortcut(images, stride=2, num_channels=4)
+    assert result.shape == (2, 3, 2, 4)
+    np.testing.assert_array_equal(result[..., 1:3], images[:, ::2, ::2])
+    np.testing.assert_array_equal(result[..., [0, 3]], 0)
+    np.testing.assert_array_equal(shortcut(images, stride=1, num_channels=2), images)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_block_against_numpy(stride):
+    block = Block(2, 2 * stride, stride=stride, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    images = _random(0, 3, 6, 6, 2)
+    first, second = (np.float64(layer.kernel[...]) for layer in (block.first, block.second))
+    hidden = np.maximum(_norm_numpy(_conv_numpy(images, first, stride)), 0)
+    hidden = _norm_numpy(_conv_numpy(hidden, second, 1))
+    if stride == 1:
+        hidden += images
+    else:
+        hidden[..., 1:3] += images[:, ::2, ::2]
+    result = block(jnp.float32(images), train=True)
+    np.testing.assert_allclose(result, np.maximum(hidden, 0), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (9, 11, 3)])
+def test_small_takes_any_image(shape):
+    model = _small(image_shape=shape, num_classes=7)
+    images = jnp.ones((2, *shape))
+    assert model.features(images, train=False).shape == (2, 64)
+    assert model(images, train=False).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["small", "resnet20"])
+def test_logits_are_the_head_of_the_features(name):
+    model = create_model(name, image_shape=(8, 8, 3), num_classes=5, rngs=nnx.Rngs(0))
+    images = jnp.float32(_random(0, 2, 8, 8, 3))
+    features = model.features(images, train=False)
+    expected = np.float64(features) @ np.float64(model.head.kernel[...])
+    np.testing.assert_allclose(model(images, train=False), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_keeps_parameters_statistics_and_logits_float32():
+    model = _small(dtype=jnp.bfloat16)
+    images = jnp.float32(_random(0, 16, 8, 8, 1))
+    exact = _small()(images, train=True)
+    logits = model(images, train=True)
+    assert logits.dtype == model.features(images, train=True).dtype == jnp.float32
+    assert {x.dtype for x in jax.tree.leaves(nnx.state(model))} == {jnp.dtype(jnp.float32)}
+    assert model.layers[1](jnp.ones((1, 4, 4, 32)), train=True).dtype == jnp.bfloat16
+    np.testing.assert_allclose(logits, exact, atol=0.1)
+
+
+def test_sharded_batch_gives_the_output_and_statistics_of_the_whole_batch():
+    graph, parameters, rest = nnx.split(_small(), nnx.Param, ...)
+    images = jnp.float32(_random(0, 16, 8, 8, 1))
+
+    @jax.jit
+    def run(images):
+        model = nnx.merge(graph, parameters, rest, copy=True)
+        logits = model(images, train=True)
+        return logits, nnx.state(model, nnx.BatchStat)
+
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    spread = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
+    for one, many in zip(*map(jax.tree.leaves, (run(images), run(spread))), strict=True):
+        np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-5)
+
+
+def test_replicas_under_vmap_train_like_single_networks():
+    keys = jax.random.split(jax.random.key(0), 2)
+    images = jnp.float32(_random(0, 4, 8, 8, 1))
+
+    def gradient(key):
+        graph, parameters, rest = nnx.split(_small(rngs=nnx.Rngs(params=key)), nnx.Param, ...)
+
+        def loss(parameters):
+            model = nnx.merge(graph, parameters, rest, copy=True)
+            return jnp.sum(jnp.square(model(images, train=True)))
+
+        return jax.tree.leaves(jax.grad(loss)(parameters))
+
+    together = jax.jit(jax.vmap(gradient))(keys)
+    for many, one in zip(together, gradient(keys[1]), strict=True):
+        np.testing.assert_allclose(many[1], one, rtol=1e-3, atol=1e-3)
+
+
+def test_cosine_head_against_numpy():
+    head = CosineHead(6, 4, rngs=nnx.Rngs(0))
+    features, kernel = _random(0, 5, 6), np.float64(head.kernel[...])
+    norms = np.linalg.norm(features, axis=1)[:, None] * np.linalg.norm(kernel, axis=0)
+    np.testing.assert_allclose(head(jnp.float32(features)), features @ kernel / norms, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_cosine_head_ignores_the_length_of_features(scale):
+    head, features = CosineHead(6, 4, rngs=nnx.Rngs(0)), jnp.float32(_random(0, 5, 6))
+    np.testing.assert_allclose(head(features * scale), head(features), atol=1e-6)
+    assert jnp.abs(head(scale * head.kernel[...].T)).max() <= 1
+
+
+def test_cosine_head_at_zero_features():
+    head = CosineHead(6, 4, rngs=nnx.Rngs(0))
+    value, grad = jax.value_and_grad(lambda x: jnp.sum(head(x)))(jnp.zeros((1, 6)))
+    assert value == 0
+    np.testing.assert_array_equal(grad, 0)
+
+
+def test_linear_head_prior():
+    model = _small(head_bias=sigmoid_prior_bias(10))
+    np.testing.assert_allclose(jax.nn.sigmoid(model.head.bias[...]), 0.1, rtol=1e-5)
+    assert jnp.std(model.head.kernel[...]) < 0.02
+    assert jnp.std(LinearHead(64, 10, rngs=nnx.Rngs(0)).kernel[...]) > 0.1
+
+
+def test_create_model_lists_known_names():
+    with pytest.raises(InputError, match=r"resnet33.*" + ".*".join(MODELS)):
+        create_model("resnet33", image_shape=(32, 32, 3), num_classes=10, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"image_shape": (8, 8)},
+        {"image_shape": (7, 8, 1)},
+        {"image_shape": (8, 8, 0)},
+        {"num_classes": 1},
+        {"head": "dot"},
+        {"head": "cosine", "head_bias": -1.0},
+        {"head_bias": float("nan")},
+        {"dtype": jnp.int32},
+    ],
+)
+def test_create_model_refuses(arguments):
+    with pytest.raises(InputError):
+        _small(**arguments)
+
+
+def test_sigmoid_prior_needs_two_classes():
+    with pytest.raises(InputError, match="num_classes=1"):
+        sigmoid_prior_bias(1)
