@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from lt_jax import metrics
 from lt_jax.data import epoch_order
+from lt_jax.models.conv import CPU_COMPILER_OPTIONS
 from lt_jax.sharding import replicated
 from lt_jax.state import TrainState, offer_best
 from lt_jax.steps import EvalStep, Split, TrainStep, several
@@ -57,6 +58,11 @@ def use_vmap(mode: str, num_replicas: int) -> bool:
     if mode == "auto":
         return num_replicas > 1 and jax.default_backend() != "cpu"
     return mode == "vmap"
+
+
+def compiler_options() -> dict[str, str] | None:
+    """Options of XLA that the steps need to be fast on the backend in use."""
+    return CPU_COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
 
 
 def make_replicas(
@@ -104,7 +110,9 @@ def make_replicas(
     def compiled(function: Callable[..., Any], in_axes: Any, **options: Any) -> Any:
         if vmapped:
             function = jax.vmap(function, in_axes=in_axes)
-        return jax.jit(function, out_shardings=everywhere, **options)
+        return jax.jit(
+            function, out_shardings=everywhere, compiler_options=compiler_options(), **options
+        )
 
     advance = compiled(run_one, (0, 0, None, 0), donate_argnums=0)
     count = compiled(eval_step, (0, 0, None, None, None))

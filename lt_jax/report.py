@@ -113,20 +113,23 @@ def with_deviation(mean: float | None, std: float | None, *, percent: bool = Tru
     return text if std is None else f"{text} ± {factor * std:.{digits}f}"
 
 
-def table_rows(summaries: Sequence[Scores], which: str = "last") -> list[list[str]]:
+def table_rows(
+    summaries: Sequence[Scores], which: str = "last", names: Sequence[str] = HEADLINE
+) -> list[list[str]]:
     """A header and a row for each run: headline scores in %, mean ± deviation over seeds.
 
     Args:
       summaries: of finished runs.
       which: ``"last"`` or ``"best_on_validation"``.
+      names: of the scores.
 
     Returns:
       Rows of text.
     """
-    rows = [["method", "seeds", *(name.replace("_", " ") for name in HEADLINE)]]
+    rows = [["method", "seeds", *(name.replace("_", " ") for name in names)]]
     for summary in summaries:
         test = summary["test"][which]
-        cells = [with_deviation(test["mean"][name], test["std"][name]) for name in HEADLINE]
+        cells = [with_deviation(test["mean"][name], test["std"][name]) for name in names]
         rows.append([summary["name"], str(len(summary["seeds"])), *cells])
     return rows
 
@@ -165,12 +168,17 @@ def print_table(summaries: Sequence[Scores]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    header, *rows = table_rows(summaries)
-    table = Table(*header, "against the first", title="test scores in %, mean ± deviation")
+    shown = ("balanced_accuracy", "many", "medium", "few")
+    header, *rows = table_rows(summaries, names=shown)
+    seeds = len(summaries[0]["seeds"])
+    table = Table(
+        *(name.replace("balanced ", "balanced\n") for name in header if name != "seeds"),
+        "balanced accuracy\nagainst the first",
+        title=f"test scores in %, mean ± deviation over {seeds} seeds",
+    )
     for row, summary in zip(rows, summaries, strict=True):
-        table.add_row(
-            *row, "" if summary is summaries[0] else difference_text(summary, summaries[0])
-        )
+        against = "" if summary is summaries[0] else difference_text(summary, summaries[0])
+        table.add_row(row[0], *row[2:], against)
     Console().print(table)
 
 

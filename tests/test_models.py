@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lt_jax.errors import InputError
 from lt_jax.models import MODELS, CosineHead, LinearHead, create_model, sigmoid_prior_bias
 from lt_jax.models.conv import ConvBatchNorm, batch_normalise, conv2d, relu
-from lt_jax.models.resnet_cifar import Block, shortcut
+from lt_jax.models.resnet_cifar import Block, ResNetCIFAR, shortcut
 
 
 def _random(seed, *shape):
@@ -97,7 +97,7 @@ def test_relu_and_its_gradient():
     x = jnp.array([-jnp.inf, -1.0, 0.0, 2.0, jnp.inf])
     np.testing.assert_array_equal(relu(x), jax.nn.relu(x))
     np.testing.assert_array_equal(jax.vmap(jax.grad(relu))(x), [0, 0, 0, 1, 1])
-    assert jnp.isnan(relu(jnp.nan))
+    assert jnp.isnan(relu(jnp.array(jnp.nan)))
 
 
 def test_batch_normalise_values():
@@ -171,11 +171,13 @@ def test_small_takes_any_image(shape):
     assert model(images, train=False).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", ["small", "resnet20"])
-def test_logits_are_the_head_of_the_features(name):
-    model = create_model(name, image_shape=(8, 8, 3), num_classes=5, rngs=nnx.Rngs(0))
+def test_logits_are_the_head_of_the_features():
+    # Depth 8 has every kind of block and compiles in a fraction of the time.
+    head = LinearHead(64, 5, rngs=nnx.Rngs(0))
+    model = ResNetCIFAR(8, 3, head=head, dtype=jnp.float32, rngs=nnx.Rngs(1))
     images = jnp.float32(_random(0, 2, 8, 8, 3))
     features = model.features(images, train=False)
+    assert features.shape == (2, 64)
     expected = np.float64(features) @ np.float64(model.head.kernel[...])
     np.testing.assert_allclose(model(images, train=False), expected, rtol=1e-4, atol=1e-5)
 
@@ -207,22 +209,23 @@ def test_sharded_batch_gives_the_output_and_statistics_of_the_whole_batch():
         np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-5)
 
 
-def test_replicas_under_vmap_train_like_single_networks():
+def test_replicas_under_vmap_train_like_single_layers():
     keys = jax.random.split(jax.random.key(0), 2)
-    images = jnp.float32(_random(0, 4, 8, 8, 1))
+    images = jnp.float32(_random(0, 4, 6, 6, 2))
 
     def gradient(key):
-        graph, parameters, rest = nnx.split(_small(rngs=nnx.Rngs(params=key)), nnx.Param, ...)
+        layer = ConvBatchNorm(2, 3, stride=2, dtype=jnp.float32, rngs=nnx.Rngs(params=key))
+        graph, parameters, rest = nnx.split(layer, nnx.Param, ...)
 
         def loss(parameters):
-            model = nnx.merge(graph, parameters, rest, copy=True)
-            return jnp.sum(jnp.square(model(images, train=True)))
+            layer = nnx.merge(graph, parameters, rest, copy=True)
+            return jnp.sum(jnp.sin(relu(layer(images, train=True))))
 
         return jax.tree.leaves(jax.grad(loss)(parameters))
 
     together = jax.jit(jax.vmap(gradient))(keys)
     for many, one in zip(together, gradient(keys[1]), strict=True):
-        np.testing.assert_allclose(many[1], one, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(many[1], one, rtol=1e-4, atol=1e-4)
 
 
 def test_cosine_head_against_numpy():

@@ -52,7 +52,7 @@ def relu(x: jax.Array) -> jax.Array:
       >>> relu(jnp.array([-1.0, 0.0, 2.0])).tolist()
       [0.0, 0.0, 2.0]
     """
-    return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
+    return jnp.where(x <= 0, 0, x)
 
 
 @jax.custom_vjp
