@@ -44,7 +44,7 @@ def spec_of(name):
     """The method's spec, with deferral that is over when `active_state` begins."""
     spec = method_spec(name)
     for options in spec["transforms"].values():
-        if "start_epoch" in options:
+        if options.get("start_epoch"):
             options["start_epoch"] = 1
     return spec
 

@@ -47,7 +47,9 @@ def softmax_cross_entropy(
         competing = keep | (targets > 0)
         log_p = jax.nn.log_softmax(jnp.where(competing, logits, -jnp.inf))
         log_p = jnp.where(competing & keep, log_p, 0.0)
-    return zero_outside(-jnp.sum(weights * targets * log_p, axis=-1), where)
+    # A class that a mask of the caller's has put at minus infinity is no target: not 0 * inf.
+    entries = jnp.where(targets > 0, weights * targets * log_p, 0.0)
+    return zero_outside(-jnp.sum(entries, axis=-1), where)
 
 
 def sigmoid_cross_entropy(
@@ -124,7 +126,7 @@ def sigmoid_focal_modulation(logits: Array, targets: Array, gamma: float) -> Arr
     r"""Focal factor :math:`(1 - p_t)^\gamma` of every entry under a sigmoid, ``[B, C]``.
 
     ``p_t`` is the probability of the truth: that of the class where it is present (target 1), one
-    minus it where it is absent. Targets between 0 and 1 take the mean of the two factors.
+    minus it where it is absent. Targets are 0 or 1; mix the losses, not the targets.
     """
     gamma = check_number("gamma", gamma, 0.0)
     if_present = jnp.exp(gamma * jax.nn.log_sigmoid(-logits))

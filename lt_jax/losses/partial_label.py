@@ -51,7 +51,7 @@ def label_ratio(
     """
     counts = longtail.check_class_counts(class_counts)
     total = counts.sum() if num_examples is None else num_examples
-    if total < counts.max():
+    if not total >= counts.max():
         raise InputError(
             f"num_examples is {num_examples}; expected at least the largest count {counts.max():g}"
         )

@@ -239,7 +239,7 @@ def tolerant_bias(
     """
     counts = longtail.check_class_counts(class_counts, allow_zero=False)
     total = counts.sum() if num_examples is None else num_examples
-    if total <= counts.max():
+    if not total > counts.max():
         raise InputError(
             f"num_examples is {total:g}; expected more than the largest count {counts.max():g}"
         )

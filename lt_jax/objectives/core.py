@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from lt_jax.errors import InputError
-from lt_jax.losses._inputs import prepare, zero_outside
+from lt_jax.losses._inputs import as_float, prepare, zero_outside
 
 Array = jax.Array
 State = Any  # a pytree
@@ -210,7 +210,7 @@ def chain(*transforms: Transform, base: Base) -> Objective:
     return Objective(
         init=lambda: tuple(t.init() for t in ordered),
         apply=apply,
-        probabilities=lambda logits: base.probabilities(scale * logits),
+        probabilities=lambda logits: base.probabilities(scale * as_float(logits)),
         wants_cosines=any(t.wants_cosines for t in ordered),
         competing=base.competing,
     )

@@ -42,6 +42,8 @@ def deferred(transform: Transform, start_step: int) -> Transform:
 
     Source: Cao et al., LDAM-DRW, NeurIPS 2019.
     """
+    if not isinstance(transform, Transform):
+        raise InputError(f"{transform!r} is not a loss transform; call its factory first")
     if int(start_step) != start_step or start_step < 0:
         raise InputError(f"start_step is {start_step!r}; expected a whole number of at least 0")
     if transform.wants_cosines:

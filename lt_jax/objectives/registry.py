@@ -76,7 +76,7 @@ METHODS: dict[str, Method] = {
     "ldam": Method("softmax", {"label_distribution_margin": {}}, "Cao et al., NeurIPS 2019"),
     "ldam_drw": Method(
         "softmax",
-        {"label_distribution_margin": {}, "class_balanced": {"start_epoch": 160}},
+        {"label_distribution_margin": {}, "class_balanced": {"start_epoch": 160.0}},
         "Cao et al., NeurIPS 2019",
     ),
     "gcl": Method("softmax", {"gaussian_cloud": {}}, "Li, Cheung and Lu, CVPR 2022 (stage 1)"),
@@ -110,9 +110,14 @@ def _options(factory: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
+def _transform(name: str) -> dict[str, Any]:
+    """The options of a transform in a spec: those of its factory, and when it starts."""
+    return {**_options(TRANSFORMS[name]), "start_epoch": 0.0}
+
+
 def _preset(name: str) -> Spec:
     method = _lookup(METHODS, name, "method")
-    transforms = {t: {**_options(TRANSFORMS[t]), **o} for t, o in method.transforms.items()}
+    transforms = {t: {**_transform(t), **o} for t, o in method.transforms.items()}
     options = _options(BASES[method.base])
     return {"base": method.base, "base_options": options, "transforms": transforms}
 
@@ -138,9 +143,7 @@ def method_spec(name: str) -> Spec:
     for other in others:
         # A name that is both (focal, seesaw) means the transform here: the first gives the base.
         added: Spec = (
-            {"transforms": {other: _options(TRANSFORMS[other])}}
-            if other in TRANSFORMS
-            else _preset(other)
+            {"transforms": {other: _transform(other)}} if other in TRANSFORMS else _preset(other)
         )
         if added.get("base", spec["base"]) != spec["base"]:
             raise InputError(
@@ -196,7 +199,7 @@ def build_objective(
     data = {"class_counts": class_counts, "num_examples": num_examples}
     transforms = []
     for name, given in spec.get("transforms", {}).items():
-        options = dict(given)
+        options = dict(given or {})
         factory = _lookup(TRANSFORMS, name, "loss transform")
         start_epoch = options.pop("start_epoch", 0)
         if "update_every" in inspect.signature(factory).parameters:
