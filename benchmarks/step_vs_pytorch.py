@@ -3,9 +3,11 @@
 Both train the same network from the same weights on the same batch: forward, softmax
 cross-entropy, backward, SGD with momentum 0.9 and weight decay. Before any timing the script
 checks that they have the same number of parameters and the same loss. Timings are interleaved, so
-that a busy machine slows all of them; compare the ratios, not the milliseconds.
+that a busy machine slows all of them; compare the ratios, not the milliseconds. Not even the
+ratios hold on several cores shared with other work, where PyTorch's threads lose most by waiting
+for each other: then use one core, as the recorded result does.
 
-    python benchmarks/step_vs_pytorch.py --repeats 10
+    taskset -c 0 python benchmarks/step_vs_pytorch.py --repeats 10
 
 Rows: "lt_jax" is `jax.jit` with XLA's defaults, "lt_jax, options" adds `CPU_COMPILER_OPTIONS`,
 "flax layers" is the same network of `nnx.Conv`, `nnx.BatchNorm` and `nnx.relu`.

@@ -189,7 +189,7 @@ def test_bfloat16_keeps_parameters_statistics_and_logits_float32():
     logits = model(images, train=True)
     assert logits.dtype == model.features(images, train=True).dtype == jnp.float32
     assert {x.dtype for x in jax.tree.leaves(nnx.state(model))} == {jnp.dtype(jnp.float32)}
-    assert model.layers[1](jnp.ones((1, 4, 4, 32)), train=True).dtype == jnp.bfloat16
+    assert model.layers[1](jnp.ones((1, 4, 4, 16)), train=True).dtype == jnp.bfloat16
     np.testing.assert_allclose(logits, exact, atol=0.1)
 
 

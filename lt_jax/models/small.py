@@ -9,7 +9,7 @@ from lt_jax.models.conv import ConvBatchNorm, relu
 
 
 class SmallNet(nnx.Module):
-    """Three 3x3 convolutions of 32, 64 and 64 filters, the last two with stride 2; pixel mean.
+    """Three 3x3 convolutions of 16, 32 and 64 filters, the last two with stride 2; pixel mean.
 
     Args:
       num_channels: channels of the images; any height and width from 8 will do.
@@ -29,9 +29,9 @@ class SmallNet(nnx.Module):
         """Draws the weights."""
         self.layers = nnx.List(
             [
-                ConvBatchNorm(num_channels, 32, dtype=dtype, rngs=rngs),
+                ConvBatchNorm(num_channels, 16, dtype=dtype, rngs=rngs),
+                ConvBatchNorm(16, 32, stride=2, dtype=dtype, rngs=rngs),
                 ConvBatchNorm(32, 64, stride=2, dtype=dtype, rngs=rngs),
-                ConvBatchNorm(64, 64, stride=2, dtype=dtype, rngs=rngs),
             ]
         )
         self.head = head
