@@ -21,10 +21,12 @@ def get_config(method: str = "cross_entropy") -> ConfigDict:
       The config.
     """
     config = base_config(method)
-    # Chosen on validation, three seeds: 0.3 is as good or better than 0.1 for every method tried.
+    # Chosen on validation: batch, rate and crop, each as good or better for every method tried.
     config.train.epochs = 60
     config.train.batch_size = 32
     config.optimizer.learning_rate = 0.3
+    # Without it the training images are fitted exactly, and weights then change little.
+    config.augment.crop_padding = 1
     config.train.checkpoint_every_epochs = 20
     config.optimizer.warmup_epochs = 5.0
     transforms = config.objective.transforms

@@ -14,7 +14,9 @@ from lt_jax.train import train
 WORKDIR = flags.DEFINE_string("workdir", "demo", "Folder for the runs, the table and the picture.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds of each method.", lower_bound=1)
 METHODS = flags.DEFINE_list(
-    "methods", ["cross_entropy", "cb_focal", "balanced_softmax", "plm", "gcl"], "What to compare."
+    "methods",
+    ["cross_entropy", "cb_focal", "balanced_softmax", "plm_softmax", "gcl"],
+    "What to run.",
 )
 
 
