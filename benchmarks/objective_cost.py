@@ -22,6 +22,7 @@ from lt_jax import environment, sharding
 from lt_jax.longtail import long_tailed_counts
 from lt_jax.models import create_model
 from lt_jax.objectives import METHODS, build_objective, method_spec
+from lt_jax.replicas import compiler_options
 from lt_jax.state import init_state, make_network
 from lt_jax.steps import Split, make_train_step
 from lt_jax.writers import say
@@ -50,7 +51,11 @@ def compiled_step(method, mesh, counts):
     optimizer = optax.sgd(0.01, momentum=0.9)
     key = jax.random.key(0)
     state = init_state(network, optimizer, objective, key, keep_best=False)
-    step = jax.jit(make_train_step(network, objective, optimizer, AUGMENT, mesh), donate_argnums=0)
+    step = jax.jit(
+        make_train_step(network, objective, optimizer, AUGMENT, mesh),
+        donate_argnums=0,
+        compiler_options=compiler_options(),
+    )
     rng = np.random.default_rng(0)
     split = Split(
         jnp.asarray(rng.integers(0, 256, (1024, 32, 32, 3), dtype=np.uint8)),

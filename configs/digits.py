@@ -28,6 +28,7 @@ def get_config(method: str = "cross_entropy") -> ConfigDict:
     # Without it the training images are fitted exactly, and weights then change little.
     config.augment.crop_padding = 1
     config.train.checkpoint_every_epochs = 20
+    config.train.log_every_steps = 20
     config.optimizer.warmup_epochs = 5.0
     transforms = config.objective.transforms
     if "class_balanced" in transforms:

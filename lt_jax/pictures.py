@@ -110,9 +110,10 @@ def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
     bars.set(
         ylabel="test accuracy", title=f"mean and deviation, {len(summaries[0]['seeds'])} seeds"
     )
-    bars.legend(fontsize=8, loc="lower left")
     counts = summaries[0]["data"]["class_counts"]
     ticks = range(0, len(counts), max(1, len(counts) // 10))
     lines.set_xticks(list(ticks), [f"{c}\n({counts[c]})" for c in ticks], fontsize=7)
     lines.set(title="accuracy of each class", xlabel="class (training images)", ylim=(0, 1.02))
+    lines.set_ylabel("test accuracy")
+    lines.legend(fontsize=8, loc="lower left")
     figure.savefig(path, dpi=110)

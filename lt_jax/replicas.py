@@ -7,6 +7,7 @@ networks leave most of the chip idle and `vmap` pays.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from lt_jax import metrics
 from lt_jax.data import epoch_order
@@ -65,6 +66,16 @@ def compiler_options() -> dict[str, str] | None:
     return CPU_COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
 
 
+class _Programs(NamedTuple):
+    """Compiled functions: of one replica, or of all of them side by side."""
+
+    init: Callable[[Array], tuple[TrainState, ...]]
+    order: Callable[[Array, int], Array]
+    advance: Callable[..., Any]
+    evaluate: Callable[..., metrics.Counts]
+    offer: Callable[..., TrainState]
+
+
 def make_replicas(
     init: Callable[[Array], TrainState],
     train_step: TrainStep,
@@ -97,16 +108,6 @@ def make_replicas(
     everywhere = replicated(mesh)
     per_call = steps_per_call or (1 if jax.default_backend() == "cpu" else 20)
 
-    def order(key: Array, epoch: int) -> Array:
-        return epoch_order(jax.random.fold_in(key, epoch), num_examples, batch_size)
-
-    run_one = several(train_step)
-    if per_call == 1:  # no loop around the step, see above
-
-        def run_one(state: TrainState, key: Array, split: Split, rows: Array) -> Any:
-            state, loss = train_step(state, key, split, rows[0])
-            return state, loss[None]
-
     def compiled(function: Callable[..., Any], in_axes: Any, **options: Any) -> Any:
         if vmapped:
             function = jax.vmap(function, in_axes=in_axes)
@@ -114,58 +115,92 @@ def make_replicas(
             function, out_shardings=everywhere, compiler_options=compiler_options(), **options
         )
 
-    advance = compiled(run_one, (0, 0, None, 0), donate_argnums=0)
-    count = compiled(eval_step, (0, 0, None, None, None))
-    offer = compiled(offer_best, (0, 0))
-    # Orders and sums are light: always over all replicas at once.
-    orders = jax.jit(jax.vmap(order, in_axes=(0, None)), out_shardings=everywhere)
-
-    def weights(state: TrainState, which: str) -> tuple[Any, Any]:
-        source: Any = state.best if which == "best" else state
-        return source.params, source.stats
-
-    def evaluate_one(state: Any, which: str, split: Split, batches: Array, where: Array) -> Any:
-        params, stats = weights(state, which)
-        total = None
-        for indices, rows in zip(batches, where, strict=True):
-            counts = count(params, stats, split, indices, rows)
-            total = counts if total is None else metrics.add(total, counts)
-        return total
+    def order(key: Array, epoch: int) -> Array:
+        return epoch_order(jax.random.fold_in(key, epoch), num_examples, batch_size)
 
     def start(keys: Array) -> tuple[TrainState, ...]:
         # Not compiled: the generator unrolled for every weight takes XLA longer than it runs.
         return tuple(jax.device_put(init(key), everywhere) for key in keys)
 
-    def stack(trees: Any) -> Any:
-        return jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees)
+    step = _one_row(train_step) if per_call == 1 else several(train_step)
+    programs = _Programs(
+        init=start,
+        # Orders are light: always drawn for all replicas at once.
+        order=jax.jit(jax.vmap(order, in_axes=(0, None)), out_shardings=everywhere),
+        advance=compiled(step, (0, 0, None, 0), donate_argnums=0),
+        evaluate=compiled(eval_step, (0, 0, None, None, None)),
+        offer=compiled(offer_best, (0, 0)),
+    )
+    arrange = _side_by_side if vmapped else _in_turn
+    return arrange(programs, num_replicas, per_call, everywhere)
+
+
+def _one_row(train_step: TrainStep) -> TrainStep:
+    """The step over a single row of indices ``[1, B]``, without a loop around it."""
+
+    def run(state: TrainState, key: Array, split: Split, rows: Array) -> tuple[TrainState, Array]:
+        state, loss = train_step(state, key, split, rows[0])
+        return state, loss[None]
+
+    return run
+
+
+def _evaluate(
+    programs: _Programs, state: TrainState, which: str, split: Split, batches: Array, where: Array
+) -> metrics.Counts:
+    """Counts over all batches of the last or the best weights."""
+    weights: Any = state.best if which == "best" else state
+    parts = [
+        programs.evaluate(weights.params, weights.stats, split, indices, rows)
+        for indices, rows in zip(batches, where, strict=True)
+    ]
+    return functools.reduce(metrics.add, parts)
+
+
+def _stack(trees: Any) -> Any:
+    """Trees as one with a leading axis, on the host."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees)
+
+
+def _side_by_side(
+    programs: _Programs, num_replicas: int, per_call: int, everywhere: NamedSharding
+) -> Replicas:
+    """All replicas in one program; their states are one stacked state."""
+    return Replicas(
+        init=lambda keys: jax.device_put(_stack(programs.init(keys)), everywhere),
+        order=programs.order,
+        advance=programs.advance,
+        evaluate=functools.partial(_evaluate, programs),
+        offer=programs.offer,
+        stack=lambda states: states,
+        unstack=lambda states: jax.device_put(states, everywhere),
+        steps_per_call=per_call,
+    )
+
+
+def _in_turn(
+    programs: _Programs, num_replicas: int, per_call: int, everywhere: NamedSharding
+) -> Replicas:
+    """One program, run for each replica; their states are a tuple."""
+
+    def advance(states: Any, keys: Array, split: Split, rows: Array) -> Any:
+        results = [
+            programs.advance(state, key, split, own)
+            for state, key, own in zip(states, keys, rows, strict=True)
+        ]
+        return tuple(state for state, _ in results), jnp.stack([loss for _, loss in results])
 
     def unstack(tree: Any) -> tuple[Any, ...]:
         each = (jax.tree.map(operator.itemgetter(r), tree) for r in range(num_replicas))
         return tuple(jax.device_put(state, everywhere) for state in each)
 
-    if vmapped:
-        return Replicas(
-            init=lambda keys: jax.device_put(stack(start(keys)), everywhere),
-            order=orders,
-            advance=advance,
-            evaluate=evaluate_one,
-            offer=offer,
-            stack=lambda states: states,
-            unstack=lambda states: jax.device_put(states, everywhere),
-            steps_per_call=per_call,
-        )
-
-    def advance_each(states: Any, keys: Array, split: Split, rows: Array) -> Any:
-        results = [advance(s, key, split, r) for s, key, r in zip(states, keys, rows, strict=True)]
-        return tuple(s for s, _ in results), jnp.stack([loss for _, loss in results])
-
     return Replicas(
-        init=start,
-        order=orders,
-        advance=advance_each,
-        evaluate=lambda states, *rest: stack([evaluate_one(s, *rest) for s in states]),
-        offer=lambda states, scores: tuple(map(offer, states, scores)),
-        stack=stack,
+        init=programs.init,
+        order=programs.order,
+        advance=advance,
+        evaluate=lambda states, *rest: _stack([_evaluate(programs, s, *rest) for s in states]),
+        offer=lambda states, scores: tuple(map(programs.offer, states, scores)),
+        stack=_stack,
         unstack=unstack,
         steps_per_call=per_call,
     )

@@ -179,7 +179,9 @@ def print_table(summaries: Sequence[Scores]) -> None:
     for row, summary in zip(rows, summaries, strict=True):
         against = "" if summary is summaries[0] else difference_text(summary, summaries[0])
         table.add_row(row[0], *row[2:], against)
-    Console().print(table)
+    console = Console()
+    # A log file has no width of its own; 80 columns would cut the names.
+    Console(width=console.width if console.is_terminal else 110).print(table)
 
 
 def difference_text(a: Scores, b: Scores) -> str:

@@ -93,6 +93,8 @@ class Dataset:
             "total_test": len(self.test_labels),
             "validation": _evenness(validation),
             "index_hash": self.index_hash,
+            "pixel_mean": self.mean.tolist(),
+            "pixel_std": self.std.tolist(),
             "test_class_counts": test.tolist(),
         }
 
