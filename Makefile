@@ -1,4 +1,4 @@
-# make demo | test | lint | check: each makes its own environment in .venv first.
+# make demo | test | lint: each makes its own environment in .venv first.
 # PYTHON names the interpreter to use, 3.11 or newer.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' 2>/dev/null && echo $$p && break; done)

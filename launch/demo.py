@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from lt_jax import cli, pictures, report
+from lt_jax.errors import InputError
 from lt_jax.train import train
 
 WORKDIR = flags.DEFINE_string("workdir", "demo", "Folder for the runs, the table and the picture.")
@@ -26,9 +27,11 @@ def main() -> None:
     get_config = runpy.run_path(str(Path(__file__).parent.parent / "configs/digits.py"))[
         "get_config"
     ]
+    configs = {method: get_config(method) for method in METHODS.value}  # all names, before any run
+    if not configs:
+        raise InputError("--methods is empty; expected such as cross_entropy,cb_focal")
     summaries = []
-    for method in METHODS.value:
-        config = get_config(method)
+    for method, config in configs.items():
         config.replicas = SEEDS.value
         summary = train(config, folder / method)
         if summary is None:  # a signal: what is done stays, the rest goes on next time

@@ -105,7 +105,11 @@ class Checkpoints:
         """The newest step saved."""
         return self._manager.latest_step()
 
-    def close(self) -> None:
-        """Waits until everything is written."""
+    def wait(self) -> None:
+        """Waits until everything is written; raises if it could not be."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets go of the folder."""
+        self.wait()
         self._manager.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -27,7 +27,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, (AttributeError, KeyError)):
         close = re.search(r'Did you mean "(\w+)"', text)
         hint = f"; did you mean {close[1]}?" if close else ""
-        name = re.findall(r"[A-Za-z_]\w*", text)[0]
+        name = next(iter(re.findall(r"[A-Za-z_]\w*", text)), text)
         return f"config has no field {name!r}{hint}"
     return " ".join(text.split())
 
@@ -36,13 +36,20 @@ def _read_flags(argv: list[str]) -> list[str]:
     """Parses the flags, and loads the config, so that its errors come now."""
     try:
         rest = flags.FLAGS(argv)
-    except flags.Error as error:
+        if "config" in flags.FLAGS:
+            flags.FLAGS.config.to_dict()  # one that could not be loaded fails here
+    except (flags.Error, AttributeError, KeyError, OSError) as error:
         raise InputError(_sentence(error)) from error
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r} is not a flag; expected such as --workdir=runs/a")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every file it touches
     return rest
+
+
+def _fail(error: Exception, status: int) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(status)
 
 
 def main(function: Callable[[], None]) -> None:
@@ -53,9 +60,10 @@ def main(function: Callable[[], None]) -> None:
     """
     try:
         app.run(lambda argv: function(), flags_parser=_read_flags)
-    except (InputError, NonFiniteError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT if isinstance(error, InputError) else NOT_FINITE)
+    except InputError as error:
+        _fail(error, BAD_INPUT)
+    except NonFiniteError as error:
+        _fail(error, NOT_FINITE)
 
 
 def run_with_config(function: Callable[[ConfigDict, str], Any], default_config: str) -> None:
@@ -66,21 +74,15 @@ def run_with_config(function: Callable[[ConfigDict, str], Any], default_config: 
       default_config: file of the config if none is given.
     """
     try:
-        # Defined here because ml_collections looks at the command line already now.
+        # ml_collections looks at the command line already when the flag is defined.
         config = config_flags.DEFINE_config_file("config", default_config, "FILE[:STRING].")
-        workdir = flags.DEFINE_string("workdir", None, "Folder of the run.")
-
-        def start() -> None:
-            if not workdir.value:
-                raise InputError("no --workdir was given; expected such as --workdir=runs/a")
-            try:
-                value = config.value
-                value.to_dict()  # a config that could not be loaded fails when first touched
-            except (AttributeError, OSError) as error:
-                raise InputError(_sentence(error)) from error
-            function(value, workdir.value)
-
-        main(start)
     except (AttributeError, KeyError) as error:
-        print(f"error: {_sentence(error)}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _fail(InputError(_sentence(error)), BAD_INPUT)
+    workdir = flags.DEFINE_string("workdir", None, "Folder of the run.")
+
+    def start() -> None:
+        if not workdir.value:
+            raise InputError("no --workdir was given; expected such as --workdir=runs/a")
+        function(config.value, workdir.value)
+
+    main(start)

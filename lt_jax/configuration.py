@@ -136,11 +136,13 @@ def check_config(config: Mapping[str, Any]) -> None:
     config = plain(config)
     _check_fields(config, plain(base_config()), "")
     for path, low in (
+        ("seed", 0),
         ("replicas", 1),
         ("train.epochs", 1),
         ("train.eval_every_epochs", 1),
         ("train.checkpoint_every_epochs", 1),
-        ("train.keep_checkpoints", 1),
+        ("train.eval_batch_size", 1),
+        ("train.keep_checkpoints", 2),  # one alone leaves nothing to fall back to
         ("train.log_every_steps", 1),
         ("train.steps_per_call", 0),
         ("data.validation_size", 0),

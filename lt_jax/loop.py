@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from jax.sharding import Mesh
 from lt_jax import metrics, workdir
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.data import Dataset, eval_order
+from lt_jax.errors import InputError
 from lt_jax.replicas import Replicas
 from lt_jax.steps import Split
 from lt_jax.writers import MetricsFile, ProgressBar, TensorBoard, say
@@ -57,9 +59,10 @@ def evaluate(run: Run, states: Any, split: str, which: str = "last") -> metrics.
       `metrics.Counts`.
     """
     data = run.splits[split]
-    size = run.config["train"]["eval_batch_size"]
-    # A split smaller than a batch would be mostly padding.
-    size = min(size, -(-len(data.labels) // run.mesh.size) * run.mesh.size)
+    # A split smaller than a batch would be mostly padding; what pads is masked, so that any size
+    # can be rounded up to what the devices share evenly.
+    size = min(run.config["train"]["eval_batch_size"], len(data.labels))
+    size = -(-size // run.mesh.size) * run.mesh.size
     batches, where = eval_order(len(data.labels), size)
     return run.replicas.evaluate(states, which, data, batches, where)
 
@@ -69,6 +72,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
+        self.unheeded: int | None = None  # the signal that nobody has acted on yet
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -80,11 +84,14 @@ class Stop:
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt  # a second Ctrl-C does not wait
-        self.asked = True
+        self.asked, self.unheeded = True, number
+        say("will save and stop after this step.")
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self.unheeded is not None:  # it came while the run was being finished
+            os.kill(os.getpid(), self.unheeded)
 
 
 class Loop:
@@ -115,10 +122,20 @@ class Loop:
         found = self.checkpoints.restore(self.run.replicas.stack(self.states))
         if found is None:
             return
+        if found.notes["data"] != self._data():
+            raise InputError(
+                f"the run in {self.run.folder} was trained on other images than those now in"
+                f" {self.run.config['data']['source']}; choose another workdir"
+            )
         self.step, self.seconds = found.step, found.notes["seconds"]
         self.pending = [np.asarray(losses) for losses in found.notes["pending"]]
         self.states = self.run.replicas.unstack(found.state)
         say(f"going on from step {self.step} of {self.run.total_steps}.")
+
+    def _data(self) -> dict[str, Any]:
+        """What tells the images of this run from others under the same name."""
+        info = self.run.dataset.info()
+        return {k: info[k] for k in ("index_hash", "class_counts", "pixel_mean", "total_test")}
 
     def go(self) -> bool:
         """Trains to the end; False if a signal came first."""
@@ -131,11 +148,14 @@ class Loop:
                 self._epoch(self.step // run.steps_per_epoch)
         if self.step < run.total_steps:
             self._save()
+            self.stop.unheeded = None
             say(
                 f"stopped by a signal at step {self.step} of {run.total_steps} and saved;"
                 " start again to go on."
             )
             return False
+        # Only a run whose last checkpoint is on the disk may be called finished.
+        self.checkpoints.wait()
         return True
 
     def _epoch(self, epoch: int) -> None:
@@ -146,7 +166,9 @@ class Loop:
         while self.step < end and not self.stop.asked:
             row = self.step % run.steps_per_epoch
             until_log = every - self.step % every
-            many = min(run.replicas.steps_per_call, end - self.step, until_log)
+            many = run.replicas.steps_per_call
+            if many > min(end - self.step, until_log):
+                many = 1  # not every size there is: each would be compiled
             self.states, losses = run.replicas.advance(
                 self.states,
                 self.step_keys,
@@ -161,13 +183,14 @@ class Loop:
                 self._log()
         if self.step < end:
             return
-        last = self.step == run.total_steps
+        last, paused = self.step == run.total_steps, time.monotonic()
         if "validation" in run.splits and (
             (epoch + 1) % self.options["eval_every_epochs"] == 0 or last
         ):
             self._validate()
         if (epoch + 1) % self.options["checkpoint_every_epochs"] == 0 or last:
             self._save()
+        self.started += time.monotonic() - paused  # rates are those of training alone
 
     def _read(self) -> None:
         """Fetches the losses of the steps done and checks that they are finite."""
@@ -214,6 +237,7 @@ class Loop:
         self.tensorboard.write(row)
 
     def _validate(self) -> None:
+        self._read()
         counts = evaluate(self.run, self.states, "validation")
         score = metrics.balanced_accuracy(counts.confusion)
         self.states = self.run.replicas.offer(self.states, np.asarray(score, np.float32))
@@ -230,19 +254,20 @@ class Loop:
         """Saves the states, unless they are not finite."""
         self._read()
         stacked = self.run.replicas.stack(self.states)
-        leaves = jax.tree.leaves((stacked.params, stacked.stats))
-        finite = [np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(1) for leaf in leaves]
+        held = (stacked.params, stacked.stats, stacked.optimizer, stacked.objective)
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(held)]
+        finite = [np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in leaves]
         good = np.all(finite, axis=0)
         if not good.all():
             self._fail("network", self.step, int(np.argmin(good)))
         notes = {
             "seconds": self.seconds,
-            "pending": [p.astype(float).tolist() for p in self.pending],
+            "pending": [losses.astype(float).tolist() for losses in self.pending],
+            "data": self._data(),
         }
         self.checkpoints.save(self.step, stacked, notes)
 
     def close(self) -> None:
         """Waits for the last checkpoint and closes the files."""
-        self.checkpoints.close()
-        self.metrics.close()
-        self.tensorboard.close()
+        for thing in (self.metrics, self.tensorboard, self.checkpoints):
+            thing.close()

@@ -64,7 +64,7 @@ def make_schedule(
     rate, kind = config["learning_rate"], config["schedule"]
     if not rate > 0:
         raise InputError(f"optimizer.learning_rate is {rate!r}; expected a positive number")
-    if config["warmup_epochs"] < 0:
+    if not 0 <= config["warmup_epochs"] < 1e9:
         raise InputError(
             f"optimizer.warmup_epochs is {config['warmup_epochs']!r}; expected 0 or more"
         )
@@ -75,14 +75,18 @@ def make_schedule(
         main = optax.cosine_decay_schedule(rate, max(total_steps - warmup, 1))
     elif kind == "step":
         milestones, factors = tuple(config["milestones"]), tuple(config["factors"])
-        if len(milestones) != len(factors) or list(milestones) != sorted(set(milestones)):
+        numbers = all(isinstance(v, (int, float)) and 0 <= v < 1e30 for v in milestones + factors)
+        if not numbers or len(milestones) != len(factors) or list(milestones) != sorted(milestones):
             raise InputError(
                 f"optimizer.milestones are {milestones} and factors {factors}; expected rising"
-                " epochs with one factor for each"
+                " epochs with one factor of at least 0 for each"
             )
-        # join_schedules restarts the count after the warm-up.
-        steps = [round(m * steps_per_epoch) - warmup for m in milestones]
-        main = optax.piecewise_constant_schedule(rate, dict(zip(steps, factors, strict=True)))
+        changes: dict[int, float] = {}
+        for epoch, factor in zip(milestones, factors, strict=True):
+            # join_schedules restarts the count after the warm-up.
+            step = round(epoch * steps_per_epoch) - warmup
+            changes[step] = changes.get(step, 1.0) * factor
+        main = optax.piecewise_constant_schedule(rate, changes)
     else:
         raise InputError(f"optimizer.schedule is {kind!r}; expected constant, step or cosine")
     if not warmup:

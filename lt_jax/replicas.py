@@ -1,8 +1,8 @@
 """R seeds in one run: side by side by `vmap`, or one after another in the same process.
 
-Both ways give the same results. On XLA:CPU a vmapped convolution becomes a grouped one, which is
-slow, so there each step runs the replicas in turn with one compiled program; on GPU and TPU small
-networks leave most of the chip idle and `vmap` pays.
+Both ways give the same results, up to the rounding of sums. On XLA:CPU a vmapped convolution
+becomes a grouped one, which is slow, so there each step runs the replicas in turn with one compiled
+program; on GPU and TPU small networks leave most of the chip idle and `vmap` pays.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def init_state(
     """
     params, stats = network.init(key)
     zeros = jax.tree.map(jnp.zeros_like, (params, stats))
-    nothing = Best(
+    no_best_yet = Best(
         jnp.full((), -jnp.inf, jnp.float32), jnp.zeros((), jnp.int32), zeros[0], zeros[1]
     )
     return TrainState(
@@ -111,7 +111,7 @@ def init_state(
         stats=stats,
         optimizer=optimizer.init(params),
         objective=objective.init(),
-        best=nothing if keep_best else (),
+        best=no_best_yet if keep_best else (),
     )
 
 

@@ -57,7 +57,7 @@ def train(config: Config, folder: str | Path) -> dict[str, Any] | None:
         summary = train(config, "runs/digits_cb_focal")
     """
     check_config(config)
-    path = Path(folder)
+    path = Path(folder).expanduser().absolute()
     workdir.check_config_matches(config, path)
     done = workdir.finished_summary(path)
     if done is not None:
@@ -133,8 +133,7 @@ def prepare(config: Config, folder: Path) -> Run:
     """
     options = config["train"]
     mesh = sharding.make_mesh(options["num_devices"])
-    for name in ("batch_size", "eval_batch_size"):
-        sharding.check_batch_size(f"config.train.{name}", options[name], mesh)
+    sharding.check_batch_size("config.train.batch_size", options["batch_size"], mesh)
     dataset = load_dataset(config["data"])
     num_examples = len(dataset.train_labels)
     if options["batch_size"] > num_examples:
@@ -197,15 +196,15 @@ def finish(run: Run, states: Any, seconds: float) -> dict[str, Any]:
       The summary.
     """
     stacked = run.replicas.stack(states)
-    weights = {"last": {"steps": [run.total_steps] * len(run.seeds)}}
+    selection = {"last": {"steps": [run.total_steps] * len(run.seeds)}}
     if stacked.best:
-        weights["best_on_validation"] = {
+        selection["best_on_validation"] = {
             "steps": np.asarray(stacked.best.step).tolist(),
             "validation_balanced_accuracy": np.asarray(stacked.best.score, float).tolist(),
         }
     counts = {
         name: evaluate(run, states, "test", "last" if name == "last" else "best")
-        for name in weights
+        for name in selection
     }
     sizes = [leaf[0].size for leaf in jax.tree.leaves(stacked.params)]
     summary = summarize(
@@ -213,7 +212,7 @@ def finish(run: Run, states: Any, seconds: float) -> dict[str, Any]:
         run.dataset.info(),
         seeds=run.seeds,
         counts=counts,
-        selection=weights,
+        selection=selection,
         training={
             "steps": run.total_steps,
             "steps_per_epoch": run.steps_per_epoch,
@@ -222,8 +221,8 @@ def finish(run: Run, states: Any, seconds: float) -> dict[str, Any]:
             "devices": run.mesh.size,
         },
     )
+    # Its presence says that the run has finished; a picture that fails must not undo that.
+    workdir.write_json(run.folder / workdir.SUMMARY, summary)
     if run.config["train"]["picture"]:
         save_picture(summary, run.folder / workdir.METRICS, run.folder / workdir.PICTURE)
-    # Last, because its presence says that the run has finished.
-    workdir.write_json(run.folder / workdir.SUMMARY, summary)
     return summary

@@ -13,6 +13,15 @@ from lt_jax.configuration import plain
 from lt_jax.errors import InputError
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+# Fields that change nothing of what a run computes; they may differ when it goes on.
+INDIFFERENT = {
+    "data.data_dir",
+    "data.download",
+    "train.keep_checkpoints",
+    "train.picture",
+    "train.progress",
+    "train.tensorboard",
+}
 CHECKPOINTS, TENSORBOARD, PICTURE = "checkpoints", "tensorboard", "picture.png"
 
 
@@ -20,7 +29,10 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a file whole or not at all."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut leaves an empty file under the final name
     os.replace(temporary, path)
 
 
@@ -44,13 +56,19 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
     """
     path = workdir / CONFIG
     if not path.exists():
+        for name in (SUMMARY, METRICS, CHECKPOINTS):
+            if (workdir / name).exists():
+                raise InputError(
+                    f"workdir {workdir} holds {name} but no {CONFIG}, so that nobody knows whose it"
+                    " is; choose another workdir"
+                )
         return
     try:
         there = dict(_flatten(json.loads(path.read_text())))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
     here = dict(_flatten(json.loads(json.dumps(plain(config)))))
-    for name in sorted({*there, *here}):
+    for name in sorted({*there, *here} - INDIFFERENT):
         if there.get(name) != here.get(name):
             raise InputError(
                 f"workdir {workdir} belongs to a run with {name} = {there.get(name)!r}, and this"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -20,10 +21,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lt_jax.errors import InputError
+
 
 def say(message: str) -> None:
     """Tells the person at the terminal or in the notebook one thing."""
     print(f"lt_jax: {message}", file=sys.stderr, flush=True)
+
+
+say_once = functools.cache(say)
 
 
 class MetricsFile:
@@ -46,7 +52,7 @@ class MetricsFile:
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a row and hands it to the operating system."""
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -55,13 +61,18 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line that a kill cut short is left out."""
-    rows = []
-    for line in path.read_text().splitlines():
+    """The rows of a metrics file; a last line that a kill cut short is left out.
+
+    Raises:
+      InputError: if another line cannot be read.
+    """
+    rows, lines = [], path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
-        except ValueError:
-            break
+        except ValueError as error:
+            if number < len(lines):
+                raise InputError(f"line {number} of {path} is not JSON: {line[:60]!r}") from error
     return rows
 
 
@@ -82,9 +93,9 @@ class TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            say("TensorBoard is off; pip install 'lt_jax[tensorboard]' turns it on.")
+            say_once("TensorBoard is off; pip install 'lt_jax[tensorboard]' turns it on.")
             return
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, row: dict[str, Any]) -> None:
         """Writes the numbers of a row of the metrics file."""

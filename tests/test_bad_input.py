@@ -147,6 +147,13 @@ def test_workdir_of_another_config_is_refused_and_left_alone(tmp_path):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
+def test_workdir_of_an_unknown_run_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n')
+    with pytest.raises(InputError, match=r"holds metrics\.jsonl but no config\.json"):
+        train(changed(), tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 5}\n'
+
+
 def test_unwritable_workdir_is_refused(tmp_path):
     # A file where a folder should be; and, for those who may write anywhere, a folder that
     # refuses everybody.

@@ -8,14 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
 from lt_jax import loop, models, objectives
 from lt_jax.configuration import base_config
+from lt_jax.errors import InputError
 from lt_jax.train import NonFiniteError, train
 
 ROOT = Path(__file__).parent.parent
@@ -133,19 +136,29 @@ class StopAfter(loop.Stop):
         pass
 
 
-@pytest.mark.parametrize("calls", [3, 6])
-def test_stopped_and_resumed_is_bit_exact(tmp_path, monkeypatch, calls):
+def leaves(workdir: Path) -> list[np.ndarray]:
+    """Every array of the newest checkpoint: weights, optimizer, PLM's ratios, the best weights."""
+    steps = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
+    tree = ocp.StandardCheckpointer().restore(workdir / "checkpoints" / str(max(steps)) / "state")
+    return jax.tree.leaves(tree)
+
+
+@pytest.mark.parametrize(
+    ("calls", "mode", "per_call"), [(3, "sequential", 1), (6, "sequential", 1), (4, "vmap", 2)]
+)
+def test_stopped_and_resumed_is_bit_exact(tmp_path, monkeypatch, calls, mode, per_call):
     # Everything that has a state: PLM's ratios, deferral, momentum, batch norm, mixup's draws.
     config = tiny(
         "plm+class_balanced",
         replicas=2,
+        replica_mode=mode,
+        train__steps_per_call=per_call,
         augment__mixup_alpha=0.4,
         augment__crop_padding=1,
         train__checkpoint_every_epochs=5,
     )
     config.objective.transforms.partial_label_mask.update_every = 2
-    with config.unlocked():
-        config.objective.transforms.class_balanced.start_epoch = 1
+    config.objective.transforms.class_balanced.start_epoch = 1.0
     whole = train(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr("lt_jax.train.Stop", StopAfter)
@@ -155,14 +168,18 @@ def test_stopped_and_resumed_is_bit_exact(tmp_path, monkeypatch, calls):
     parts = train(config, tmp_path / "parts")
     assert scores(parts) == scores(whole)
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    found = leaves(tmp_path / "parts")
+    assert len(found) > 20
+    for one, other in zip(found, leaves(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_killed_run_goes_on_from_its_checkpoint(tmp_path):
-    """SIGKILL in the middle: rows written after the last checkpoint are not doubled."""
+    """Death in the middle: rows written after the last checkpoint are not doubled."""
     config = tiny(train__epochs=3)
     whole = train(config, tmp_path / "whole")
     with pytest.raises(_Killed):
-        _train_until(config, tmp_path / "parts", step=7)
+        _train_until(config, tmp_path / "parts")
     # What a kill in the middle of a line leaves behind.
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "spl')
@@ -175,12 +192,12 @@ class _Killed(Exception):
     pass
 
 
-def _train_until(config, workdir, step):
-    """Trains and drops dead after a step, without any chance to save."""
+def _train_until(config, workdir, last=2):
+    """Trains and drops dead before an epoch, without any chance to save."""
     original = loop.Loop._epoch
 
     def dying(self, epoch):
-        if epoch == 2:
+        if epoch == last:
             raise _Killed
         original(self, epoch)
 
@@ -296,7 +313,7 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys
     config = tiny(train__epochs=3)
     whole = train(config, tmp_path / "whole")
     with pytest.raises(_Killed):
-        _train_until(config, tmp_path / "run", step=0)
+        _train_until(config, tmp_path / "run")
     steps = sorted(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir())
     newest = tmp_path / "run/checkpoints" / str(steps[-1])
     files = [p for p in newest.rglob("*") if p.is_file()]
@@ -318,3 +335,28 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys
     assert list((tmp_path / "run").glob(f"damaged_checkpoint_{steps[-1]}_*"))  # nothing is lost
     assert scores(parts) == scores(whole)
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+
+
+def test_other_images_under_the_same_name_are_noticed(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 40)
+
+    def write():
+        images = rng.integers(0, 256, (120, 8, 8, 1), dtype=np.uint8)
+        content = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+        np.savez(tmp_path / "my.npz", **content)
+
+    config = tiny(data__source=f"arrays:{tmp_path / 'my.npz'}", data__validation_size=0)
+    config.data.max_count = 40
+    config.train.batch_size = 16
+    write()
+    with pytest.raises(_Killed):
+        _train_until(config, tmp_path / "run", last=1)
+    write()
+    with pytest.raises(InputError, match="trained on other images"):
+        train(config, tmp_path / "run")
+
+
+def test_eval_batch_need_not_divide_over_devices(tmp_path):
+    summary = train(tiny(train__num_devices=8, train__eval_batch_size=99), tmp_path)
+    assert np.sum(summary["test"]["last"]["replicas"][0]["confusion"]) == 500
