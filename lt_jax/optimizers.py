@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,7 +76,10 @@ def make_schedule(
         main = optax.cosine_decay_schedule(rate, max(total_steps - warmup, 1))
     elif kind == "step":
         milestones, factors = tuple(config["milestones"]), tuple(config["factors"])
-        numbers = all(isinstance(v, (int, float)) and 0 <= v < 1e30 for v in milestones + factors)
+        numbers = all(
+            isinstance(v, (int, float)) and math.isfinite(v) and v >= 0
+            for v in milestones + factors
+        )
         if not numbers or len(milestones) != len(factors) or list(milestones) != sorted(milestones):
             raise InputError(
                 f"optimizer.milestones are {milestones} and factors {factors}; expected rising"
