@@ -60,3 +60,10 @@ def test_every_field_is_in_the_reference(field):
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_is_in_the_table(method):
     assert f"`{method}`" in README.split("## Methods")[1].split("## Training")[0]
+
+
+def test_every_file_linked_is_there():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
