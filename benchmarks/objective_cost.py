@@ -111,10 +111,7 @@ def main(argv):
     path = Path(OUT.value)
     path.parent.mkdir(parents=True, exist_ok=True)
     report = {
-        "command": environment.command_line(),
-        "commit": environment.commit(),
-        "versions": environment.versions(),
-        "hardware": environment.hardware(1),
+        **environment.stamp(1),
         "model": MODEL.value,
         "batch_size": BATCH.value,
         "methods": results,

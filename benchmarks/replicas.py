@@ -59,10 +59,7 @@ def main(argv):
     path = Path(OUT.value)
     path.parent.mkdir(parents=True, exist_ok=True)
     report = {
-        "command": environment.command_line(),
-        "commit": environment.commit(),
-        "versions": environment.versions(),
-        "hardware": environment.hardware(),
+        **environment.stamp(),
         "replicas": count,
         "epochs": EPOCHS.value,
         "seconds": seconds,

@@ -67,3 +67,13 @@ def commit() -> str | None:
 def command_line() -> str:
     """The command that started this process."""
     return shlex.join([Path(sys.executable).name, *sys.argv])
+
+
+def stamp(num_devices: int | None = None) -> dict[str, Any]:
+    """Command, commit, versions and hardware: what every result is kept with."""
+    return {
+        "command": command_line(),
+        "commit": commit(),
+        "versions": versions(),
+        "hardware": hardware(num_devices),
+    }

@@ -87,10 +87,7 @@ def summarize(
     return {
         "name": config["name"],
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": environment.command_line(),
-        "commit": environment.commit(),
-        "versions": environment.versions(),
-        "hardware": environment.hardware(training["devices"]),
+        **environment.stamp(training["devices"]),
         "seeds": list(seeds),
         "data": dict(data),
         "training": dict(training),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from lt_jax.errors import InputError
 from lt_jax.losses._inputs import Array, check_number, prepare, zero_outside
 
 
@@ -89,6 +92,13 @@ def sigmoid_cross_entropy(
     if keep is not None:
         entries = jnp.where(keep, entries, 0.0)
     return zero_outside(jnp.sum(weights * entries, axis=-1), where)
+
+
+def cross_entropy_of(base: str) -> Callable[..., Array]:
+    """The cross-entropy of a base by name, ``"softmax"`` or ``"sigmoid"``; else an `InputError`."""
+    if base not in ("sigmoid", "softmax"):
+        raise InputError(f"base is {base!r}; expected 'sigmoid' or 'softmax'")
+    return sigmoid_cross_entropy if base == "sigmoid" else softmax_cross_entropy
 
 
 def log_one_minus_softmax(logits: Array) -> Array:

@@ -54,7 +54,7 @@ def clouded_logits(
 
     Source: Li, Cheung and Lu, Gaussian Clouded Logit Adjustment, CVPR 2022.
     """
-    _check_cloud(noise, margin, scale)
+    check_cloud(noise, margin, scale)
     return scale * (cosines - noise * jnp.abs(cloud) * sizes - margin * targets)
 
 
@@ -90,7 +90,7 @@ def angular_clouded_logits(
     Source: Li et al., Adjusting Logit in Gaussian Form for Long-Tailed Visual Recognition,
     arXiv 2305.10648.
     """
-    _check_cloud(noise, margin, scale)
+    check_cloud(noise, margin, scale)
     added = np.pi / 2 * noise * jnp.abs(cloud) * sizes + margin * targets
     f = jnp.clip(cosines, -1.0, 1.0)
     # cos(theta + a) without arccos, whose gradient is infinite at -1 and 1; sin(theta) is bounded
@@ -101,7 +101,8 @@ def angular_clouded_logits(
     return scale * jnp.where((added > 0) & beyond_pi, -1.0, turned)
 
 
-def _check_cloud(noise: float, margin: float, scale: float) -> None:
+def check_cloud(noise: float, margin: float, scale: float) -> None:
+    """Refuses numbers outside their range."""
     check_number("noise", noise, 0.0)
     check_number("margin", margin, 0.0)
     check_number("scale", scale, 0.0, open_low=True)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from lt_jax import longtail
 from lt_jax.errors import InputError
 from lt_jax.losses._inputs import Array, check_number, prepare
-from lt_jax.losses.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
+from lt_jax.losses.cross_entropy import cross_entropy_of
 
 EPS = 1e-7  # share of the truth's empty bins, and what keeps a deviation of 0 from dividing
 
@@ -227,8 +227,7 @@ def partial_label_masked_cross_entropy(
 
     Source: Duarte, Rawat and Shah, Partial Label Masking, CVPRW 2021 (arXiv 2105.10782).
     """
-    if base not in ("sigmoid", "softmax"):
-        raise InputError(f"base is {base!r}; expected 'sigmoid' or 'softmax'")
+    loss = cross_entropy_of(base)
     logits, targets = prepare(logits, labels, where)
     vectors = [jnp.asarray(v, logits.dtype) for v in (ratio, ideal_ratio)]
     if any(v.shape != (logits.shape[1],) for v in vectors):
@@ -236,7 +235,6 @@ def partial_label_masked_cross_entropy(
             f"ratio and ideal_ratio need one value for each of {logits.shape[1]} classes"
         )
     keep = jax.random.uniform(key, logits.shape) < keep_probabilities(targets, *vectors)
-    loss = sigmoid_cross_entropy if base == "sigmoid" else softmax_cross_entropy
     return loss(logits, targets, keep=keep, where=where)
 
 

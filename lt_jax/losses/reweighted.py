@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from lt_jax import longtail
 from lt_jax.errors import InputError
-from lt_jax.losses._inputs import Array, check_number, prepare, zero_outside
-from lt_jax.losses.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
+from lt_jax.losses._inputs import Array, check_number, constant, prepare, zero_outside
+from lt_jax.losses.cross_entropy import cross_entropy_of
 
 
 def rare_classes(
@@ -79,16 +79,10 @@ def equalization_loss(
 
     Source: Tan et al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020.
     """
-    if base not in ("sigmoid", "softmax"):
-        raise InputError(f"base is {base!r}; expected 'sigmoid' or 'softmax'")
+    loss = cross_entropy_of(base)
     logits, targets = prepare(logits, labels, where)
-    rare = jnp.asarray(rare_classes(class_counts, threshold))
-    if rare.shape[0] != logits.shape[1]:
-        raise InputError(
-            f"class_counts are {rare.shape[0]}, but the logits have {logits.shape[1]} classes"
-        )
+    rare = constant(rare_classes(class_counts, threshold).astype(np.float64), logits) > 0
     keep = equalization_keep(key, targets, rare, probability)
-    loss = sigmoid_cross_entropy if base == "sigmoid" else softmax_cross_entropy
     return loss(logits, targets, keep=keep, where=where)
 
 
@@ -290,14 +284,8 @@ def distribution_balanced_loss(
     """
     logits, targets = prepare(logits, labels, where)
     counts = longtail.check_class_counts(class_counts, allow_zero=False)
-    if counts.shape != (logits.shape[1],):
-        raise InputError(
-            f"class_counts are {counts.size}, but the logits have {logits.shape[1]} classes"
-        )
-    weights = rebalanced_weights(
-        targets, jnp.asarray(counts, logits.dtype), alpha=alpha, beta=beta, mu=mu
-    )
-    bias = jnp.asarray(tolerant_bias(counts, num_examples, kappa), logits.dtype)
+    weights = rebalanced_weights(targets, constant(counts, logits), alpha=alpha, beta=beta, mu=mu)
+    bias = constant(tolerant_bias(counts, num_examples, kappa), logits)
     return negative_tolerant_cross_entropy(
         logits, targets, bias, negative_scale=negative_scale, weights=weights, where=where
     )

@@ -60,9 +60,7 @@ def gaussian_cloud(
     Source: Li, Cheung and Lu, CVPR 2022; see `lt_jax.losses.gaussian_clouded_cross_entropy`.
     """
     sizes = longtail.cloud_sizes(class_counts)
-    check_number("noise", noise, 0.0)
-    check_number("margin", margin, 0.0)
-    check_number("scale", scale, 0.0, open_low=True)
+    margins.check_cloud(noise, margin, scale)
     adjust = margins.angular_clouded_logits if angular else margins.clouded_logits
 
     def apply(key: Array, terms: Terms) -> Terms:
