@@ -158,10 +158,11 @@ def augment(
     *,
     crop_padding: int = 0,
     flip: bool = False,
+    autoaugment: bool = False,
     cutout_size: int = 0,
     cutout_fill: ArrayLike = 0,
 ) -> jax.Array:
-    """Random crop, then flip, then cutout: those that are on.
+    """Random crop, then flip, AutoAugment and cutout: those that are on.
 
     Each has its own key, so that switching one off does not change what the others draw.
 
@@ -170,6 +171,7 @@ def augment(
       images: ``[B, H, W, C]``, uint8 or float.
       crop_padding: see `random_crop`; 0 for off.
       flip: whether to `random_flip`.
+      autoaugment: whether to change colours and shapes, see `lt_jax.autoaugment`.
       cutout_size: see `cutout`; 0 for off.
       cutout_fill: see `cutout`.
 
@@ -190,6 +192,11 @@ def augment(
         images = random_crop(crop_key, images, crop_padding)
     if flip:
         images = random_flip(flip_key, images)
+    if autoaugment:
+        from lt_jax.autoaugment import autoaugment as autoaugment_images
+
+        # Folded in, not split off: the draws of the others stay what they were without it.
+        images = autoaugment_images(jax.random.fold_in(key, 3), images)
     if cutout_size:
         images = cutout(cutout_key, images, cutout_size, fill=cutout_fill)
     return images

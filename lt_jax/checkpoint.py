@@ -113,3 +113,30 @@ class Checkpoints:
         """Waits, and lets go of the folder."""
         self.wait()
         self._manager.close()
+
+
+def read_step(folder: Path, step: int, template: Any) -> Any:
+    """The arrays of one checkpoint of a finished run; changes nothing in the folder.
+
+    Args:
+      folder: of the checkpoints.
+      step: which.
+      template: a state like the one saved.
+
+    Returns:
+      The state.
+
+    Raises:
+      InputError: if it is not there, cannot be read, or is of another network.
+    """
+    if not (folder / str(step)).is_dir():
+        raise InputError(f"{folder} has no checkpoint of step {step}, the last of its run")
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(folder / str(step) / "state", abstract)
+    except Exception as error:  # Orbax raises many kinds for damaged files
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(
+            f"the checkpoint of step {step} in {folder} cannot be read ({reason})"
+        ) from error

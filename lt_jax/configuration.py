@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from lt_jax.errors import InputError
+from lt_jax.longtail import SCHEMES
 from lt_jax.objectives import method_spec
+from lt_jax.two_stage import (
+    NCM_FEATURES,
+    augment_fields,
+    default_fields,
+    optimizer_fields,
+    split_name,
+    stage_fields,
+)
 
 
-def _objective(method: str) -> ConfigDict:
-    def typed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return ConfigDict({k: typed(v) for k, v in value.items()})
-        # None may become a number on the command line.
-        return config_dict.placeholder(float) if value is None else value
-
-    return typed(method_spec(method))
+def _typed(value: Any) -> Any:
+    """Nested dictionaries as a `ConfigDict`, in which None may become a number later."""
+    if isinstance(value, dict):
+        return ConfigDict({k: _typed(v) for k, v in value.items()})
+    return config_dict.placeholder(float) if value is None else value
 
 
 def base_config(method: str = "cross_entropy") -> ConfigDict:
     """A complete config: long-tailed digits with the small network.
 
     Args:
-      method: one of `lt_jax.objectives.METHODS`, or several names joined by ``+``; it fills
-        ``config.objective`` and ``config.name``.
+      method: one of `lt_jax.objectives.METHODS`, or several names joined by ``+``; after a ``/``
+        a second stage (``cross_entropy/crt``, see `lt_jax.two_stage`); or an alias such as ``crt``
+        or ``gcl``, which is both stages of GCL. It fills ``config.objective``, ``config.retrain``
+        and ``config.name``.
 
     Returns:
       A locked `ConfigDict`; assigning to a field that does not exist fails.
@@ -35,6 +45,7 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
     Raises:
       InputError: for an unknown method.
     """
+    objective, stage, second_objective = split_name(method)
     config = ConfigDict(
         {
             "name": method,
@@ -54,25 +65,15 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
                 "split_seed": 0,
                 "validation_size": 150,
             },
-            "augment": {"crop_padding": 0, "flip": False, "cutout_size": 0, "mixup_alpha": 0.0},
+            "sampling": {"scheme": "instance", "beta": 0.9999, "beta_spread": 1e-5},
+            "augment": augment_fields(),
             "model": {
                 "name": "small",
                 "head": "auto",
                 "sigmoid_prior": True,
                 "dtype": "float32",
             },
-            "optimizer": {
-                "name": "sgd",
-                "learning_rate": 0.1,
-                "momentum": 0.9,
-                "nesterov": False,
-                "weight_decay": 2e-4,
-                "decay": "all_but_head_bias",
-                "schedule": "cosine",
-                "warmup_epochs": 0.0,
-                "milestones": (),
-                "factors": (),
-            },
+            "optimizer": optimizer_fields(),
             "train": {
                 "epochs": 20,
                 "batch_size": 64,
@@ -89,8 +90,60 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
             },
         }
     )
-    config.objective = _objective(method)
+    config.objective = _typed(method_spec(objective))
+    config.retrain = _typed(stage_fields(stage, second_objective))
     return config.lock()
+
+
+def first_stage(config: Mapping[str, Any]) -> ConfigDict:
+    """The config without its second stage.
+
+    Args:
+      config: of a run of one or two stages.
+
+    Returns:
+      A new, locked `ConfigDict`.
+    """
+    fields = {**_thawed(config), "retrain": default_fields("")}
+    if fields["retrain"] != _thawed(config)["retrain"]:
+        fields["name"] = f"{fields['name']}_stage1"
+    return _typed(fields).lock()
+
+
+def read_config(path: Path) -> ConfigDict:
+    """The config of a run from its ``config.json``, for starting another one from it.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      A locked `ConfigDict`; fields that the file lacks, as it was written by an earlier version,
+      have their defaults.
+
+    Raises:
+      InputError: if the file cannot be read as a config.
+    """
+    try:
+        given = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
+    return _typed(_completed(given, _thawed(base_config()))).lock()
+
+
+def _completed(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(default)
+    for name, value in given.items():
+        known = default.get(name)
+        if isinstance(value, Mapping) and isinstance(known, Mapping) and name != "objective":
+            result[name] = _completed(value, known)
+        else:
+            result[name] = tuple(value) if isinstance(value, list) else value
+    return result
+
+
+def _thawed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries, tuples as they are."""
+    return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
 
 
 def _check_fields(given: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:
@@ -104,7 +157,7 @@ def _check_fields(given: Mapping[str, Any], known: Mapping[str, Any], path: str)
         if isinstance(expected, Mapping):
             if not isinstance(value, Mapping):
                 raise InputError(f"config.{full} is {value!r}; expected a group of fields")
-            if full != "objective":  # has its own check, in the registry
+            if name != "objective":  # has its own check, in the registry
                 _check_fields(value, expected, f"{full}.")
         elif not _fits(value, expected):
             raise InputError(
@@ -134,34 +187,86 @@ def check_config(config: Mapping[str, Any]) -> None:
       InputError: with the name of the first such field.
     """
     config = plain(config)
-    _check_fields(config, plain(base_config()), "")
-    for path, low in (
-        ("seed", 0),
-        ("replicas", 1),
-        ("train.epochs", 1),
-        ("train.eval_every_epochs", 1),
-        ("train.checkpoint_every_epochs", 1),
-        ("train.eval_batch_size", 1),
-        ("train.keep_checkpoints", 2),  # one alone leaves nothing to fall back to
-        ("train.log_every_steps", 1),
-        ("train.steps_per_call", 0),
-        ("data.validation_size", 0),
-        ("augment.crop_padding", 0),
-        ("augment.cutout_size", 0),
-        ("augment.mixup_alpha", 0),
-    ):
-        value: Any = config
-        for name in path.split("."):
-            value = value[name]
+    retrain = config.get("retrain", {})
+    method = retrain.get("method", "") if isinstance(retrain, Mapping) else ""
+    known = {**plain(base_config()), "retrain": plain(default_fields(method))}
+    _check_fields(config, known, "")
+    _check_lows(config, _LOW)
+    _check_choices(config, _CHOICES)
+    if method:
+        trained = "epochs" in retrain
+        _check_lows(config, {f"retrain.{k}": v for k, v in _RETRAIN_LOW.items() if trained})
+        _check_choices(
+            config,
+            {f"retrain.{k}": v for k, v in _RETRAIN_CHOICES.items() if trained or k == "weights"},
+        )
+        _check_candidates(retrain)
+
+
+_AUGMENT_LOW = {
+    "augment.crop_padding": 0,
+    "augment.cutout_size": 0,
+    "augment.mixup_alpha": 0,
+}
+_LOW = {
+    "seed": 0,
+    "replicas": 1,
+    "train.epochs": 1,
+    "train.eval_every_epochs": 1,
+    "train.checkpoint_every_epochs": 1,
+    "train.eval_batch_size": 1,
+    "train.keep_checkpoints": 2,  # one alone leaves nothing to fall back to
+    "train.log_every_steps": 1,
+    "train.steps_per_call": 0,
+    "data.validation_size": 0,
+    **_AUGMENT_LOW,
+}
+_RETRAIN_LOW = {"epochs": 1, "batch_size": 1, **_AUGMENT_LOW}
+_CHOICES = {
+    "replica_mode": ("auto", "vmap", "sequential"),
+    "model.head": ("auto", "linear", "cosine"),
+    "model.dtype": ("float32", "bfloat16"),
+    "sampling.scheme": SCHEMES,
+}
+_RETRAIN_CHOICES = {"weights": ("last", "best_on_validation"), "sampling.scheme": SCHEMES}
+
+
+def _at(config: Mapping[str, Any], path: str) -> Any:
+    value: Any = config
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+def _check_lows(config: Mapping[str, Any], lows: Mapping[str, int]) -> None:
+    for path, low in lows.items():
+        value = _at(config, path)
         if not value >= low:
             raise InputError(f"config.{path} is {value!r}; expected at least {low}")
-    for path, value, allowed in (
-        ("replica_mode", config["replica_mode"], ("auto", "vmap", "sequential")),
-        ("model.head", config["model"]["head"], ("auto", "linear", "cosine")),
-        ("model.dtype", config["model"]["dtype"], ("float32", "bfloat16")),
-    ):
+
+
+def _check_choices(config: Mapping[str, Any], choices: Mapping[str, tuple[str, ...]]) -> None:
+    for path, allowed in choices.items():
+        value = _at(config, path)
         if value not in allowed:
             raise InputError(f"config.{path} is {value!r}; expected one of {', '.join(allowed)}")
+
+
+def _check_candidates(retrain: Mapping[str, Any]) -> None:
+    """The values among which validation chooses."""
+    for name in ("tau", "features"):
+        values = retrain.get(name, [None])
+        if not values:
+            raise InputError(f"config.retrain.{name} is empty; expected at least one value")
+        for value in values:
+            if name == "features" and value is not None and value not in NCM_FEATURES:
+                raise InputError(
+                    f"config.retrain.features holds {value!r}; expected some of"
+                    f" {', '.join(NCM_FEATURES)}"
+                )
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if name == "tau" and value is not None and not (number and 0 <= value < 1e6):
+                raise InputError(f"config.retrain.tau holds {value!r}; expected numbers from 0 on")
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Run(NamedTuple):
     """What a run consists of, before its first step."""
 
     config: Config
+    options: Config  # of this stage: epochs, batch_size, how often to log, evaluate and save
     folder: Path
     dataset: Dataset
     mesh: Mesh
@@ -44,6 +45,8 @@ class Run(NamedTuple):
     seeds: tuple[int, ...]
     steps_per_epoch: int
     total_steps: int
+    fingerprint: dict[str, Any]  # of what it is trained on
+    stage: int = 1
 
 
 def evaluate(run: Run, states: Any, split: str, which: str = "last") -> metrics.Counts:
@@ -61,7 +64,7 @@ def evaluate(run: Run, states: Any, split: str, which: str = "last") -> metrics.
     data = run.splits[split]
     # A split smaller than a batch would be mostly padding; what pads is masked, so that any size
     # can be rounded up to what the devices share evenly.
-    size = min(run.config["train"]["eval_batch_size"], len(data.labels))
+    size = min(run.options["eval_batch_size"], len(data.labels))
     size = -(-size // run.mesh.size) * run.mesh.size
     batches, where = eval_order(len(data.labels), size)
     return run.replicas.evaluate(states, which, data, batches, where)
@@ -99,8 +102,10 @@ class Loop:
 
     def __init__(self, run: Run, stop: Stop) -> None:
         self.run, self.stop = run, stop
-        self.options = run.config["train"]
+        self.options = run.options
         per_seed = jax.vmap(jax.random.key)(np.asarray(run.seeds, np.uint32))
+        if run.stage > 1:  # or the second stage would repeat the draws of the first
+            per_seed = jax.vmap(lambda key: jax.random.fold_in(key, run.stage))(per_seed)
         # One key each for the weights, the order of the images and the steps.
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(per_seed)
         self.order_keys, self.step_keys = keys[:, 1], keys[:, 2]
@@ -122,20 +127,26 @@ class Loop:
         found = self.checkpoints.restore(self.run.replicas.stack(self.states))
         if found is None:
             return
-        if found.notes["data"] != self._data():
-            raise InputError(
-                f"the run in {self.run.folder} was trained on other images than those now in"
-                f" {self.run.config['data']['source']}; choose another workdir"
-            )
+        self._check_same_data(found.notes["data"])
         self.step, self.seconds = found.step, found.notes["seconds"]
         self.pending = [np.asarray(losses) for losses in found.notes["pending"]]
         self.states = self.run.replicas.unstack(found.state)
         say(f"going on from step {self.step} of {self.run.total_steps}.")
 
-    def _data(self) -> dict[str, Any]:
-        """What tells the images of this run from others under the same name."""
-        info = self.run.dataset.info()
-        return {k: info[k] for k in ("index_hash", "class_counts", "pixel_mean", "total_test")}
+    def _check_same_data(self, before: dict[str, Any]) -> None:
+        own = self.run.fingerprint
+        if {k: before.get(k) for k in own if k != "stage1"} != {
+            k: v for k, v in own.items() if k != "stage1"
+        }:
+            raise InputError(
+                f"the run in {self.run.folder} was trained on other images than those now in"
+                f" {self.run.config['data']['source']}; choose another workdir"
+            )
+        if before.get("stage1") != own.get("stage1"):
+            raise InputError(
+                f"the run in {self.run.folder} was started from another stage 1; choose another"
+                " workdir"
+            )
 
     def go(self) -> bool:
         """Trains to the end; False if a signal came first."""
@@ -263,7 +274,7 @@ class Loop:
         notes = {
             "seconds": self.seconds,
             "pending": [losses.astype(float).tolist() for losses in self.pending],
-            "data": self._data(),
+            "data": self.run.fingerprint,
         }
         self.checkpoints.save(self.step, stacked, notes)
 

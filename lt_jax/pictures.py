@@ -46,7 +46,11 @@ def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
     bars.bar(np.arange(len(counts)), counts, width=0.9)
     bars.set(title="training images", xlabel="class", ylabel="images", yscale="log")
     _draw_accuracy(accuracy, summary)
-    _draw_curves(curves, read_metrics(metrics_path))
+    knob = summary.get("retrain", {}).get("knob")
+    if knob is None:
+        _draw_curves(curves, read_metrics(metrics_path))
+    else:
+        _draw_knob(curves, knob)
     _draw_confusion(figure, confusion, test["replicas"])
     figure.savefig(path, dpi=110)
 
@@ -75,6 +79,20 @@ def _draw_curves(axes: Any, rows: Sequence[Scores]) -> None:
         twin.plot(steps, values, color=colour, lw=0.5, alpha=0.4)
         twin.plot(steps, values.mean(axis=1), color=colour, lw=1.5)
     axes.set(title="curves (thick: mean over seeds)", xlabel="step")
+
+
+def _draw_knob(axes: Any, knob: Scores) -> None:
+    axes.set(title=f"choice of {knob['name']} (thick: mean over seeds)", xlabel=knob["name"])
+    axes.set_ylabel("validation balanced accuracy")
+    scores = knob["validation_balanced_accuracy"]
+    if scores is None:
+        chosen = knob["values"][0]
+        axes.text(0.5, 0.5, f"no validation split: {chosen}", ha="center", transform=axes.transAxes)
+        return
+    numbers = all(isinstance(value, (int, float)) for value in knob["values"])
+    places = knob["values"] if numbers else [str(value) for value in knob["values"]]
+    axes.plot(places, np.transpose(scores), "o-", color="tab:orange", ms=2, lw=0.5, alpha=0.4)
+    axes.plot(places, np.mean(scores, axis=0), "o-", color="tab:orange", lw=1.5)
 
 
 def _draw_confusion(figure: Any, axes: Any, replicas: Sequence[Scores]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from lt_jax import metrics
-from lt_jax.data import epoch_order
+from lt_jax.data.sampling import Order
 from lt_jax.models.conv import CPU_COMPILER_OPTIONS
 from lt_jax.sharding import replicated
 from lt_jax.state import TrainState, offer_best
@@ -77,30 +77,31 @@ class _Programs(NamedTuple):
 
 
 def make_replicas(
-    init: Callable[[Array], TrainState],
+    init: Callable[[Array, int], TrainState],
+    order: Order,
     train_step: TrainStep,
     eval_step: EvalStep,
     *,
     vmapped: bool,
     num_replicas: int,
-    num_examples: int,
-    batch_size: int,
     steps_per_call: int,
     mesh: Mesh,
+    split_axes: Any = None,
 ) -> Replicas:
     """Compiled functions over all replicas.
 
     Args:
-      init: ``key -> state`` of one replica.
+      init: ``(key, number of the replica) -> state`` of one replica.
+      order: ``(key, epoch) -> int32 [steps, B]`` of one replica.
       train_step: of one replica.
       eval_step: of one replica.
       vmapped: side by side, or one after another.
       num_replicas: R.
-      num_examples: training images.
-      batch_size: B.
       steps_per_call: updates per dispatch; 0 for 1 on CPU, where XLA runs convolutions inside
         loops many times slower, and 20 elsewhere.
       mesh: devices that share each batch.
+      split_axes: None if all replicas see the same arrays; or, side by side only, a `Split` with 0
+        for those of which every replica has its own along a leading axis.
 
     Returns:
       `Replicas`.
@@ -115,20 +116,17 @@ def make_replicas(
             function, out_shardings=everywhere, compiler_options=compiler_options(), **options
         )
 
-    def order(key: Array, epoch: int) -> Array:
-        return epoch_order(jax.random.fold_in(key, epoch), num_examples, batch_size)
-
     def start(keys: Array) -> tuple[TrainState, ...]:
         # Not compiled: the generator unrolled for every weight takes XLA longer than it runs.
-        return tuple(jax.device_put(init(key), everywhere) for key in keys)
+        return tuple(jax.device_put(init(key, r), everywhere) for r, key in enumerate(keys))
 
     step = _one_row(train_step) if per_call == 1 else several(train_step)
     programs = _Programs(
         init=start,
         # Orders are light: always drawn for all replicas at once.
         order=jax.jit(jax.vmap(order, in_axes=(0, None)), out_shardings=everywhere),
-        advance=compiled(step, (0, 0, None, 0), donate_argnums=0),
-        evaluate=compiled(eval_step, (0, 0, None, None, None)),
+        advance=compiled(step, (0, 0, split_axes, 0), donate_argnums=0),
+        evaluate=compiled(eval_step, (0, 0, split_axes, None, None)),
         offer=compiled(offer_best, (0, 0)),
     )
     arrange = _side_by_side if vmapped else _in_turn

@@ -51,10 +51,14 @@ class Network(NamedTuple):
     Attributes:
       init: ``key -> (params, stats)``.
       apply: ``(params, stats, images, train) -> (logits, stats)``.
+      features: ``(params, stats, images) -> features [B, D]``, in evaluation mode.
+      classify: ``(params of the head, features) -> logits``.
     """
 
     init: Callable[[Array], tuple[Tree, Tree]]
     apply: Callable[[Tree, Tree, Array, bool], tuple[Array, Tree]]
+    features: Callable[[Tree, Tree, Array], Array]
+    classify: Callable[[Tree, Array], Array]
 
 
 def make_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
@@ -66,7 +70,8 @@ def make_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     Returns:
       Its pure functions.
     """
-    graph = nnx.graphdef(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+    abstract = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    graph, head_graph = nnx.graphdef(abstract), nnx.graphdef(abstract.head)
 
     def split(module: nnx.Module) -> tuple[Tree, Tree]:
         parts: Any = nnx.split(module, nnx.Param, ...)
@@ -77,30 +82,41 @@ def make_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
         logits = module(images, train=train)
         return logits, split(module)[1]
 
-    return Network(init=lambda key: split(build(nnx.Rngs(key))), apply=apply)
+    def features(params: Tree, stats: Tree, images: Array) -> Array:
+        module: Any = nnx.merge(graph, params, stats)
+        return module.features(images, train=False)
+
+    def classify(params: Tree, inputs: Array) -> Array:
+        module: Any = nnx.merge(head_graph, params)
+        return module(inputs)
+
+    return Network(
+        init=lambda key: split(build(nnx.Rngs(key))),
+        apply=apply,
+        features=features,
+        classify=classify,
+    )
 
 
 def init_state(
-    network: Network,
+    weights: tuple[Tree, Tree],
     optimizer: optax.GradientTransformation,
     objective: Objective,
-    key: Array,
     *,
     keep_best: bool,
 ) -> TrainState:
     """The state before the first step.
 
     Args:
-      network: from `make_network`.
+      weights: what is trained, and the statistics, from `Network.init`.
       optimizer: an optax transformation.
       objective: the loss; only its state is made here.
-      key: PRNG key of the initial weights.
       keep_best: whether the best weights on validation are kept beside the last.
 
     Returns:
       A `TrainState`.
     """
-    params, stats = network.init(key)
+    params, stats = weights
     zeros = jax.tree.map(jnp.zeros_like, (params, stats))
     no_best_yet = Best(
         jnp.full((), -jnp.inf, jnp.float32), jnp.zeros((), jnp.int32), zeros[0], zeros[1]

@@ -22,7 +22,8 @@ class Split(NamedTuple):
     """One split on the device.
 
     Attributes:
-      images: uint8 ``[N, H, W, channels]``.
+      images: uint8 ``[N, H, W, channels]``; or features, float ``[N, D]``, which go to the network
+        as they are.
       labels: int32 ``[N]``.
       mean: float32 ``[channels]``, of the training pixels divided by 255.
       std: their deviation.
@@ -55,6 +56,10 @@ def _loss(
     return (lam * first + (1.0 - lam) * second).mean(), new
 
 
+def _are_pixels(inputs: Array) -> bool:
+    return inputs.dtype == jnp.uint8
+
+
 def make_train_step(
     network: Network,
     objective: Objective,
@@ -68,14 +73,24 @@ def make_train_step(
       network: pure functions of the model.
       objective: the loss.
       optimizer: an optax transformation.
-      augmentation: ``crop_padding``, ``flip``, ``cutout_size``, ``mixup_alpha``; 0 is off.
+      augmentation: of images: ``crop_padding``, ``flip``, ``autoaugment``, ``cutout_size``,
+        ``mixup_alpha``; 0 is off.
       mesh: devices that share the batch.
 
     Returns:
       ``(state, key, split, indices [B]) -> (state, loss)``. What is random depends on the key and
       on ``state.step`` alone, so that a resumed run needs no other memory.
     """
+    geometric = {name: value for name, value in augmentation.items() if name != "mixup_alpha"}
     alpha = augmentation["mixup_alpha"]
+
+    def inputs(key: Array, split: Split, indices: Array) -> Array:
+        chosen = split.images[indices]
+        if not _are_pixels(chosen):
+            return chosen
+        fill = 255.0 * split.mean
+        changed = augment.augment(key, chosen, cutout_fill=fill, **geometric)
+        return augment.normalize(changed, split.mean, split.std)
 
     def step(
         state: TrainState, key: Array, split: Split, indices: Array
@@ -83,15 +98,7 @@ def make_train_step(
         keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
         indices = jax.lax.with_sharding_constraint(indices, split_batch(mesh))
         labels = split.labels[indices]
-        images = augment.augment(
-            keys[0],
-            split.images[indices],
-            crop_padding=augmentation["crop_padding"],
-            flip=augmentation["flip"],
-            cutout_size=augmentation["cutout_size"],
-            cutout_fill=255.0 * split.mean,
-        )
-        images = augment.normalize(images, split.mean, split.std)
+        images = inputs(keys[0], split, indices)
         lam = jnp.ones(())
         if alpha:
             images, order, lam = augment.mixup(keys[1], images, alpha)
@@ -139,7 +146,9 @@ def make_eval_step(network: Network, objective: Objective, mesh: Mesh) -> EvalSt
 
     def step(params: Any, stats: Any, split: Split, indices: Array, where: Array) -> metrics.Counts:
         indices = jax.lax.with_sharding_constraint(indices, split_batch(mesh))
-        images = augment.normalize(split.images[indices], split.mean, split.std)
+        images = split.images[indices]
+        if _are_pixels(images):
+            images = augment.normalize(images, split.mean, split.std)
         logits, _ = network.apply(params, stats, images, False)
         return metrics.count(objective.probabilities(logits), split.labels[indices], where)
 

@@ -23,6 +23,7 @@ INDIFFERENT = {
     "train.tensorboard",
 }
 CHECKPOINTS, TENSORBOARD, PICTURE = "checkpoints", "tensorboard", "picture.png"
+STAGE1, STAGE2 = "stage1", "stage2"  # folders of a run of two stages
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -36,10 +37,11 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
-def _flatten(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Fields by dotted name; an empty group is a field."""
     for name, value in tree.items():
         if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{path}{name}.")
+            yield from flatten(value, f"{path}{name}.")
         else:
             yield path + name, value
 
@@ -64,10 +66,10 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
                 )
         return
     try:
-        there = dict(_flatten(json.loads(path.read_text())))
+        there = dict(flatten(json.loads(path.read_text())))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
-    here = dict(_flatten(json.loads(json.dumps(plain(config)))))
+    here = dict(flatten(json.loads(json.dumps(plain(config)))))
     for name in sorted({*there, *here} - INDIFFERENT):
         if there.get(name) != here.get(name):
             raise InputError(

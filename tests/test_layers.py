@@ -10,10 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lt_jax"
 LAYERS = (
     ("errors", "longtail", "sharding", "environment"),
-    ("losses", "objectives", "augment", "metrics", "models", "optimizers"),
-    ("data", "state", "configuration"),
-    ("steps", "checkpoint", "writers", "workdir", "replicas", "loop"),
-    ("train", "retrain", "evaluate", "dlsa", "report", "pictures", "cli"),
+    ("losses", "objectives", "augment", "autoaugment", "metrics", "models", "optimizers"),
+    ("data", "state", "two_stage", "configuration", "classifiers"),
+    ("steps", "checkpoint", "writers", "workdir", "replicas", "loop", "prepare"),
+    ("report", "pictures", "finish", "stage1", "features", "posthoc"),
+    ("retrain", "train", "evaluate", "dlsa", "cli"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

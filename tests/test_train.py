@@ -31,9 +31,12 @@ class PixelNet(nnx.Module):
         self.norm = nnx.BatchNorm(64, momentum=0.9, dtype=dtype, rngs=rngs)
         self.head = head
 
-    def __call__(self, images, *, train):
+    def features(self, images, *, train):
         pixels = images.reshape(len(images), -1)
-        return self.head(self.norm(pixels, use_running_average=not train).astype(jnp.float32))
+        return self.norm(pixels, use_running_average=not train).astype(jnp.float32)
+
+    def __call__(self, images, *, train):
+        return self.head(self.features(images, train=train))
 
 
 @pytest.fixture(autouse=True)
@@ -234,9 +237,9 @@ def test_sigterm_saves_and_exits_cleanly(tmp_path):
 
 def test_replicas_side_by_side_equal_one_after_another(tmp_path):
     """The same seeds by vmap, in turn, and as a run of their own."""
-    turns = train(tiny("gcl", replicas=2, replica_mode="sequential"), tmp_path / "turns")
-    vmapped = train(tiny("gcl", replicas=2, replica_mode="vmap"), tmp_path / "vmap")
-    alone = train(tiny("gcl", seed=1), tmp_path / "alone")
+    turns = train(tiny("gcl_stage1", replicas=2, replica_mode="sequential"), tmp_path / "turns")
+    vmapped = train(tiny("gcl_stage1", replicas=2, replica_mode="vmap"), tmp_path / "vmap")
+    alone = train(tiny("gcl_stage1", seed=1), tmp_path / "alone")
     first = [r["loss"] for r in rows(tmp_path / "turns") if r["split"] == "train"]
     second = [r["loss"] for r in rows(tmp_path / "vmap") if r["split"] == "train"]
     # The sums of a grouped convolution are added in another order.

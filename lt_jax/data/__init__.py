@@ -2,18 +2,23 @@
 
 from lt_jax.data.dataset import DEFAULTS, Dataset, index_hash, load_dataset, pixel_statistics
 from lt_jax.data.device import epoch_order, eval_order
+from lt_jax.data.sampling import Members, draw, make_order, members_of
 from lt_jax.data.sources import Source, load_source
 from lt_jax.data.splits import validation_counts, validation_indices
 
 __all__ = [
     "DEFAULTS",
     "Dataset",
+    "Members",
     "Source",
+    "draw",
     "epoch_order",
     "eval_order",
     "index_hash",
     "load_dataset",
     "load_source",
+    "make_order",
+    "members_of",
     "pixel_statistics",
     "validation_counts",
     "validation_indices",

@@ -109,6 +109,7 @@ class Objective(NamedTuple):
         the batch sharded over devices every batch statistic is that of the global batch.
       probabilities: ``logits -> [B, C]``, the network's own prediction: scaled as in training,
         without clouds, margins, priors or masks.
+      scale: what the logits are multiplied by; other than 1 only for cosines.
       wants_cosines: whether the logits must be cosines, so that the model needs a cosine head.
       competing: whether the base loss is a softmax.
     """
@@ -116,6 +117,7 @@ class Objective(NamedTuple):
     init: Callable[[], State]
     apply: Apply
     probabilities: Callable[[Array], Array]
+    scale: float
     wants_cosines: bool
     competing: bool
 
@@ -211,6 +213,7 @@ def chain(*transforms: Transform, base: Base) -> Objective:
         init=lambda: tuple(t.init() for t in ordered),
         apply=apply,
         probabilities=lambda logits: base.probabilities(scale * as_float(logits)),
+        scale=scale,
         wants_cosines=any(t.wants_cosines for t in ordered),
         competing=base.competing,
     )

@@ -1,0 +1,161 @@
+"""Which images an epoch trains on: all of them once, or drawn by class.
+
+The indices of an epoch are a function of a key, the labels and the epoch's number, computed on the
+device: they are the same however many devices share the batches, and after a resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from lt_jax.data.device import epoch_order
+from lt_jax.errors import InputError
+from lt_jax.longtail import SCHEMES, sampling_probabilities
+
+Array = jax.Array
+Order = Callable[[Array, Any], Array]
+
+
+class Members(NamedTuple):
+    """The images of each class.
+
+    Attributes:
+      indices: of all images, sorted by class, int32 ``[N]``.
+      start: where each class begins among them, int32 ``[C]``.
+      count: images of each class, int32 ``[C]``.
+    """
+
+    indices: Array
+    start: Array
+    count: Array
+
+
+def members_of(labels: npt.ArrayLike, num_classes: int) -> Members:
+    """The images of each class.
+
+    Args:
+      labels: integers ``[N]``.
+      num_classes: C.
+
+    Returns:
+      `Members`.
+
+    Example:
+      >>> members_of([1, 0, 1], 2).indices.tolist()
+      [1, 0, 2]
+    """
+    labels = np.asarray(labels)
+    count = np.bincount(labels, minlength=num_classes)
+    start = np.cumsum(count) - count
+    order = np.argsort(labels, kind="stable")
+    return Members(*(jnp.asarray(a, jnp.int32) for a in (order, start, count)))
+
+
+def cumulative(probabilities: npt.ArrayLike) -> np.ndarray:
+    """Cumulative probabilities, float32 ``[C]``, whose last step is exactly 1.
+
+    Rounding could leave a gap below 1, through which a class without images would be drawn.
+    """
+    p = np.asarray(probabilities, np.float64)
+    result = np.cumsum(p).astype(np.float32)
+    result[np.flatnonzero(p)[-1] :] = 1.0
+    return result
+
+
+def draw(key: Array, cumulative_probabilities: Array, members: Members, size: int) -> Array:
+    """Draws images with replacement: a class by its probability, then one of its images.
+
+    Args:
+      key: PRNG key.
+      cumulative_probabilities: of the classes, float32 ``[C]``, see `cumulative`.
+      members: the images of each class; a class of probability 0 may have none.
+      size: how many to draw.
+
+    Returns:
+      Indices of images, int32 ``[size]``.
+
+    Example:
+      >>> both = members_of([0, 0, 0, 1], 2)
+      >>> draw(jax.random.key(0), jnp.asarray(cumulative([0.0, 1.0])), both, 3).tolist()
+      [3, 3, 3]
+    """
+    class_key, image_key = jax.random.split(key)
+    uniform = jax.random.uniform(class_key, (size,))
+    classes = jnp.searchsorted(cumulative_probabilities, uniform, side="right")
+    place = jax.random.randint(image_key, (size,), 0, members.count[classes])
+    return members.indices[members.start[classes] + place]
+
+
+def make_order(
+    sampling: Mapping[str, Any],
+    labels: npt.ArrayLike,
+    num_classes: int,
+    batch_size: int,
+    epochs: int,
+) -> Order:
+    """The batches of an epoch under a sampling scheme.
+
+    ``instance`` takes every image once, in a new order each epoch. The other schemes draw as many
+    images with replacement, see `lt_jax.longtail.sampling_probabilities`; ``progressive`` goes from
+    instance towards class sampling, epoch by epoch.
+
+    Args:
+      sampling: ``scheme``, ``beta`` and ``beta_spread``.
+      labels: integers ``[N]``.
+      num_classes: C.
+      batch_size: B, at most N.
+      epochs: of the run, for ``progressive``.
+
+    Returns:
+      ``(key of the run, epoch) -> int32 [N // B, B]``.
+
+    Raises:
+      InputError: for an unknown scheme, a number outside its range or a batch larger than N.
+
+    Source: Kang et al., Decoupling, ICLR 2020 (progressive: p(t) = (1 - t/T) p_instance + t/T
+    p_class with t the epoch from 0 on).
+    """
+    scheme = sampling["scheme"]
+    if scheme not in SCHEMES:
+        raise InputError(f"sampling.scheme is {scheme!r}; expected one of {', '.join(SCHEMES)}")
+    labels = np.asarray(labels)
+    num_examples = len(labels)
+    epoch_order(jax.random.key(0), num_examples, batch_size)  # refuses a batch that is too large
+    if scheme == "instance":
+
+        def shuffled(key: Array, epoch: Any) -> Array:
+            return epoch_order(jax.random.fold_in(key, epoch), num_examples, batch_size)
+
+        return shuffled
+    counts = np.bincount(labels, minlength=num_classes)
+    first, last = (
+        jnp.asarray(cumulative(probabilities))
+        for probabilities in _from_start_to_end(sampling, counts)
+    )
+    members, steps = members_of(labels, num_classes), num_examples // batch_size
+
+    def drawn(key: Array, epoch: Any) -> Array:
+        progress = jnp.asarray(epoch, jnp.float32) / epochs
+        mixed = (1.0 - progress) * first + progress * last
+        flat = draw(jax.random.fold_in(key, epoch), mixed, members, steps * batch_size)
+        return flat.reshape(steps, batch_size)
+
+    return drawn
+
+
+def _from_start_to_end(sampling: Mapping[str, Any], counts: np.ndarray) -> list[np.ndarray]:
+    """Class probabilities at the beginning and at the end of a run."""
+    scheme, options = sampling["scheme"], {}
+    if scheme == "progressive":
+        return [sampling_probabilities(counts, scheme, progress=share) for share in (0.0, 1.0)]
+    if scheme in ("effective_number", "class_based_effective_number"):
+        options["beta"] = sampling["beta"]
+    if scheme == "class_based_effective_number":
+        options["beta_spread"] = sampling["beta_spread"]
+    return [sampling_probabilities(counts, scheme, **options)] * 2

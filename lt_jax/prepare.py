@@ -1,0 +1,170 @@
+"""What a run consists of, built from its config before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lt_jax import sharding
+from lt_jax.data import Dataset, load_dataset, make_order
+from lt_jax.errors import InputError
+from lt_jax.loop import Config, Run
+from lt_jax.models import create_model, sigmoid_prior_bias
+from lt_jax.objectives import Objective, build_objective
+from lt_jax.optimizers import make_optimizer, make_schedule
+from lt_jax.replicas import make_replicas, use_vmap
+from lt_jax.state import Network, init_state, make_network
+from lt_jax.steps import Split, make_eval_step, make_train_step
+
+
+def make_model(config: Config, dataset: Dataset, objective: Objective) -> Network:
+    """The network of a run, with the head that its objective needs.
+
+    Args:
+      config: of the run.
+      dataset: whose images and classes it is for.
+      objective: cosine logits need a cosine head; sigmoids start at their prior.
+
+    Returns:
+      The pure functions of the model.
+
+    Raises:
+      InputError: for an unknown model, or a head that does not fit the objective.
+    """
+    model = config["model"]
+    head = model["head"]
+    if head == "auto":
+        head = "cosine" if objective.wants_cosines else "linear"
+    if (head == "cosine") != objective.wants_cosines:
+        raise InputError(
+            f"config.model.head is {head!r}, but the objective "
+            + (
+                "takes cosines: use 'cosine' or 'auto'"
+                if objective.wants_cosines
+                else "does not scale cosines: use 'linear', or add the transform scale_logits"
+            )
+        )
+    prior = model["sigmoid_prior"] and not objective.competing and head == "linear"
+    bias = sigmoid_prior_bias(dataset.num_classes) if prior else 0.0
+
+    def build(rngs: Any) -> Any:
+        return create_model(
+            model["name"],
+            image_shape=dataset.train_images.shape[1:],
+            num_classes=dataset.num_classes,
+            head=head,
+            head_bias=bias,
+            dtype=jnp.dtype(model["dtype"]),
+            rngs=rngs,
+        )
+
+    return make_network(build)
+
+
+def prepare(config: Config, folder: Path, dataset: Dataset | None = None) -> Run:
+    """Loads the data and builds every function of a run; writes nothing.
+
+    Args:
+      config: of the run, checked.
+      folder: where it will write.
+      dataset: of ``config.data``, if it has been loaded already.
+
+    Returns:
+      A `Run`.
+
+    Raises:
+      InputError: for data or numbers that cannot be used.
+    """
+    options = config["train"]
+    mesh = sharding.make_mesh(options["num_devices"])
+    sharding.check_batch_size("config.train.batch_size", options["batch_size"], mesh)
+    dataset = load_dataset(config["data"]) if dataset is None else dataset
+    steps_per_epoch = count_steps("config.train.batch_size", options["batch_size"], dataset)
+    total = steps_per_epoch * options["epochs"]
+    objective = build_objective(
+        config["objective"], dataset.class_counts, steps_per_epoch=steps_per_epoch
+    )
+    schedule = make_schedule(config["optimizer"], steps_per_epoch, total)
+    optimizer = make_optimizer(config["optimizer"], schedule)
+    network = make_model(config, dataset, objective)
+    has_validation = len(dataset.validation_labels) > 0
+    replicas = make_replicas(
+        lambda key, _: init_state(
+            network.init(key), optimizer, objective, keep_best=has_validation
+        ),
+        make_order(
+            config["sampling"],
+            dataset.train_labels,
+            dataset.num_classes,
+            options["batch_size"],
+            options["epochs"],
+        ),
+        make_train_step(network, objective, optimizer, config["augment"], mesh),
+        make_eval_step(network, objective, mesh),
+        vmapped=use_vmap(config["replica_mode"], config["replicas"]),
+        num_replicas=config["replicas"],
+        steps_per_call=options["steps_per_call"],
+        mesh=mesh,
+    )
+    return Run(
+        config=config,
+        options=options,
+        folder=folder,
+        dataset=dataset,
+        mesh=mesh,
+        replicas=replicas,
+        schedule=schedule,
+        splits=put_splits(dataset, mesh),
+        seeds=seeds_of(config),
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total,
+        fingerprint=data_fingerprint(dataset.info()),
+    )
+
+
+def seeds_of(config: Config) -> tuple[int, ...]:
+    """The seeds of a run's replicas."""
+    return tuple(range(config["seed"], config["seed"] + config["replicas"]))
+
+
+def data_fingerprint(info: Config) -> dict[str, Any]:
+    """What tells the images of a run from others under the same name.
+
+    Args:
+      info: from `Dataset.info`, or ``summary["data"]``.
+
+    Returns:
+      A dictionary that JSON can hold.
+    """
+    return {k: info[k] for k in ("index_hash", "class_counts", "pixel_mean", "total_test")}
+
+
+def count_steps(name: str, batch_size: int, dataset: Dataset) -> int:
+    """Whole batches in an epoch; refuses a batch that is larger than the data."""
+    num_examples = len(dataset.train_labels)
+    if batch_size > num_examples:
+        raise InputError(
+            f"{name} is {batch_size}; expected at most {num_examples}, the number of training"
+            " images"
+        )
+    return num_examples // batch_size
+
+
+def put_splits(dataset: Dataset, mesh: jax.sharding.Mesh) -> dict[str, Split]:
+    """The splits that are not empty, whole on every device."""
+    splits = {}
+    for name in ("train", "validation", "test"):
+        labels = getattr(dataset, f"{name}_labels")
+        if len(labels):
+            split = Split(
+                getattr(dataset, f"{name}_images"),
+                labels.astype(np.int32),
+                dataset.mean.astype(np.float32),
+                dataset.std.astype(np.float32),
+            )
+            splits[name] = jax.device_put(split, sharding.replicated(mesh))
+    return splits

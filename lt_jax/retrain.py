@@ -1,0 +1,234 @@
+"""The second stage: a classifier re-trained, or re-computed, on the frozen features of a first.
+
+Read from the top: `retrain` checks everything and finds stage 1 (`lt_jax.stage1`); `_trained`
+makes a run like any other, in which only the classifier has gradients; `lt_jax.posthoc` evaluates
+one classifier for each value of a knob on validation, all in one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lt_jax import sharding, workdir
+from lt_jax.classifiers import frozen_network, scaled_logits
+from lt_jax.configuration import check_config
+from lt_jax.data import Dataset, load_dataset, make_order
+from lt_jax.errors import InputError
+from lt_jax.features import feature_splits
+from lt_jax.finish import finish
+from lt_jax.loop import Config, Loop, Run, Stop
+from lt_jax.objectives import Objective, build_objective
+from lt_jax.optimizers import make_optimizer, make_schedule
+from lt_jax.posthoc import compute
+from lt_jax.prepare import count_steps, make_model, put_splits, seeds_of
+from lt_jax.replicas import make_replicas, use_vmap
+from lt_jax.stage1 import SecondStage, check_same_images, describe, find_stage1, load_frozen
+from lt_jax.state import Network, TrainState, init_state
+from lt_jax.steps import Split, make_eval_step, make_train_step
+from lt_jax.two_stage import POST_HOC
+from lt_jax.writers import say
+
+Array = jax.Array
+Tree = Any
+
+
+def retrain(
+    config: Config,
+    folder: str | Path,
+    from_folder: str | Path,
+    *,
+    dataset: Dataset | None = None,
+) -> dict[str, Any] | None:
+    """Runs the second stage of a config on a finished first stage, or goes on with it.
+
+    The backbone stays as it is, in evaluation mode. Where the second stage changes no images
+    (``config.retrain.augment`` all off), features are computed once.
+
+    Args:
+      config: as for `lt_jax.train.train`, with a second stage; its other fields say what stage 1
+        must have been. `lt_jax.configuration.read_config` reads those of a run.
+      folder: of the second stage: checkpoints, metrics, summary and picture.
+      from_folder: of the run of stage 1; nothing in it is changed.
+      dataset: of ``config.data``, if it has been loaded already.
+
+    Returns:
+      The summary, with the scores of stage 1 under ``"stage1"``; None if a signal stopped it.
+
+    Raises:
+      InputError: for anything in the config, the data or the folders that cannot be used, before
+        anything is trained or overwritten.
+      NonFiniteError: if the loss or the weights stop being finite.
+
+    Example::
+
+        config = base_config("cross_entropy/crt")
+        train(first_stage(config), "runs/ce")
+        summary = retrain(config, "runs/crt", from_folder="runs/ce")
+    """
+    check_config(config)
+    path = Path(folder).expanduser().absolute()
+    stage1 = find_stage1(config, from_folder)
+    if path in (stage1.folder, stage1.folder.parent):
+        raise InputError(f"workdir {path} is that of stage 1; choose another for stage 2")
+    workdir.check_config_matches(config, path)
+    done = workdir.finished_summary(path)
+    if done is not None:
+        say(f"the run in {path} has finished already; nothing was changed.")
+        return done
+    dataset = load_dataset(config["data"]) if dataset is None else dataset
+    check_same_images(stage1, dataset)
+    check_second_stage(config, dataset)
+    frozen = load_frozen(stage1, dataset, config["retrain"]["weights"])
+    facts = {"stage1": describe(stage1, from_folder)}
+    stage = SecondStage(config, path, dataset, stage1, frozen, facts)
+    return compute(stage) if config["retrain"]["method"] in POST_HOC else _trained(stage)
+
+
+def check_second_stage(config: Config, dataset: Dataset) -> None:
+    """Refuses a second stage that could not run, so that it is known before the first is trained.
+
+    Args:
+      config: of both stages.
+      dataset: it is for.
+
+    Raises:
+      InputError: naming the field.
+    """
+    fields = config["retrain"]
+    method = fields["method"]
+    if not method:
+        raise InputError(
+            "config.retrain.method is ''; expected a second stage, such as that of"
+            " base_config('cross_entropy/crt')"
+        )
+    first = build_objective(config["objective"], dataset.class_counts)
+    if method == "tau_norm" and first.wants_cosines:
+        raise InputError(
+            "config.retrain.method is 'tau_norm', but the head of stage 1 takes cosines, in which"
+            " lengths of weights do not count; expected a stage 1 with a linear head"
+        )
+    knob = "features" if method == "ncm" else "tau"
+    if method in POST_HOC:
+        if len(fields[knob]) > 1 and not len(dataset.validation_labels):
+            raise InputError(
+                f"config.retrain.{knob} has {len(fields[knob])} values, but there is no validation"
+                " split to choose on; give one value, or set config.data.validation_size"
+            )
+        return
+    mesh = sharding.make_mesh(config["train"]["num_devices"])
+    sharding.check_batch_size("config.retrain.batch_size", fields["batch_size"], mesh)
+    count_steps("config.retrain.batch_size", fields["batch_size"], dataset)
+    make_optimizer(fields["optimizer"], make_schedule(fields["optimizer"], 1, fields["epochs"]))
+    second = build_objective(fields["objective"], dataset.class_counts)
+    if method != "crt" and first.wants_cosines != second.wants_cosines:
+        heads = ["cosine" if o.wants_cosines else "linear" for o in (first, second)]
+        raise InputError(
+            f"config.retrain.method is {method!r}, which keeps the {heads[0]} head of stage 1, but"
+            f" config.retrain.objective needs a {heads[1]} one; use 'crt' for a fresh head"
+        )
+
+
+def _trained(stage: SecondStage) -> dict[str, Any] | None:
+    """Trains a classifier on the frozen features."""
+    run = _prepare(stage)
+    workdir.claim(stage.config, stage.folder)
+    with Stop() as stop:
+        loop = Loop(run, stop)
+        try:
+            if not loop.go():
+                return None
+            facts = {**stage.facts, "retrain": {"cached_features": _is_cached(stage.fields)}}
+            return finish(run, loop.states, loop.seconds, facts)
+        finally:
+            loop.close()
+
+
+def _is_cached(fields: Config) -> bool:
+    """Whether every epoch sees the same images, so that features can be computed once."""
+    return not any(fields["augment"].values())
+
+
+def _prepare(stage: SecondStage) -> Run:
+    """A run that trains the classifier only."""
+    config, fields, dataset = stage.config, stage.fields, stage.dataset
+    mesh = sharding.make_mesh(config["train"]["num_devices"])
+    steps = count_steps("config.retrain.batch_size", fields["batch_size"], dataset)
+    options = {**config["train"], "epochs": fields["epochs"], "batch_size": fields["batch_size"]}
+    cached = _is_cached(fields)
+    if cached:  # a step takes microseconds: an epoch is one call
+        options |= {"steps_per_call": steps, "log_every_steps": steps}
+    total = steps * fields["epochs"]
+    objective = build_objective(fields["objective"], dataset.class_counts, steps_per_epoch=steps)
+    schedule = make_schedule(fields["optimizer"], steps, total)
+    optimizer = make_optimizer(fields["optimizer"], schedule)
+    network, start = _classifier(stage, objective, on_features=cached)
+    has_validation = len(dataset.validation_labels) > 0
+
+    def init(key: Array, replica: int) -> TrainState:
+        own = jax.tree.map(lambda leaf: leaf[replica], (stage.frozen.params, stage.frozen.stats))
+        stats = dict(zip(("params", "stats"), own, strict=True))
+        weights = (start(key, own[0]["head"]), stats)
+        return init_state(weights, optimizer, objective, keep_best=has_validation)
+
+    order = make_order(
+        fields["sampling"],
+        dataset.train_labels,
+        dataset.num_classes,
+        fields["batch_size"],
+        fields["epochs"],
+    )
+    replicas = make_replicas(
+        init,
+        order,
+        make_train_step(network, objective, optimizer, fields["augment"], mesh),
+        make_eval_step(network, objective, mesh),
+        # Without convolutions side by side is faster everywhere.
+        vmapped=cached or use_vmap(config["replica_mode"], config["replicas"]),
+        num_replicas=config["replicas"],
+        steps_per_call=options["steps_per_call"],
+        mesh=mesh,
+        split_axes=Split(0, None, None, None) if cached else None,
+    )
+    splits = put_splits(dataset, mesh)
+    return Run(
+        config=config,
+        options=options,
+        folder=stage.folder,
+        dataset=dataset,
+        mesh=mesh,
+        replicas=replicas,
+        schedule=schedule,
+        splits=feature_splits(stage.frozen, splits, mesh, options) if cached else splits,
+        seeds=seeds_of(config),
+        steps_per_epoch=steps,
+        total_steps=total,
+        fingerprint=stage.fingerprint(),
+        stage=2,
+    )
+
+
+def _classifier(
+    stage: SecondStage, objective: Objective, *, on_features: bool
+) -> tuple[Network, Callable[[Array, Tree], Tree]]:
+    """The network that is trained, and ``(key, head of stage 1) -> its weights at the start``."""
+    method, first = stage.fields["method"], stage.frozen.network
+    if method == "lws":
+        classes = stage.dataset.num_classes
+        return (
+            frozen_network(first, scaled_logits(first.classify), on_features=on_features),
+            lambda key, head: {"head": {"scale": jnp.ones(classes)}},
+        )
+    fresh = make_model(stage.config, stage.dataset, objective) if method == "crt" else first
+    network = frozen_network(
+        first, lambda params, _, x: fresh.classify(params["head"], x), on_features=on_features
+    )
+    if method == "finetune":
+        return network, lambda key, head: {"head": head}
+    # Compiled, so that only the head is drawn.
+    draw = jax.jit(lambda key: fresh.init(key)[0]["head"])
+    return network, lambda key, head: {"head": draw(key)}

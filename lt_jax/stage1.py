@@ -1,0 +1,246 @@
+"""A finished run as the start of a second stage: found, checked, its weights read; never changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lt_jax import workdir
+from lt_jax.checkpoint import read_step
+from lt_jax.configuration import first_stage, plain
+from lt_jax.data import Dataset
+from lt_jax.errors import InputError
+from lt_jax.loop import Config
+from lt_jax.objectives import Objective, build_objective
+from lt_jax.optimizers import make_optimizer, make_schedule
+from lt_jax.prepare import data_fingerprint, make_model, seeds_of
+from lt_jax.report import aggregate
+from lt_jax.state import Network, init_state
+
+
+class Stage1(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      folder: where it is.
+      config: it was trained with.
+      summary: it ended with.
+      rows: which of its replicas have the seeds asked for.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    rows: tuple[int, ...]
+
+
+class Frozen(NamedTuple):
+    """The network of stage 1 with its weights, one set for each replica.
+
+    Attributes:
+      network: pure functions of the model.
+      objective: it was trained with.
+      params: its weights, leading axis R, on the host.
+      stats: its batch-norm statistics, likewise.
+    """
+
+    network: Network
+    objective: Objective
+    params: Any
+    stats: Any
+
+
+class SecondStage(NamedTuple):
+    """What a second stage starts from."""
+
+    config: Config
+    folder: Path
+    dataset: Dataset
+    stage1: Stage1
+    frozen: Frozen
+    facts: dict[str, Any]
+
+    @property
+    def fields(self) -> Config:
+        """Those of the second stage."""
+        return self.config["retrain"]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Of the images and of the weights of stage 1."""
+        sums = [
+            float(np.abs(leaf.astype(np.float64)).sum())
+            for leaf in jax.tree.leaves(self.frozen.params)
+        ]
+        return {**data_fingerprint(self.dataset.info()), "stage1": sums}
+
+
+_DECISIVE = ("data", "model", "objective", "sampling", "augment", "optimizer")
+
+
+def find_stage1(config: Config, folder: str | Path) -> Stage1:
+    """The finished run in a folder, checked against the config of the second stage.
+
+    Args:
+      config: whose fields beside ``retrain`` say what stage 1 must have been.
+      folder: of a run of one stage, or of two stages, whose first is then taken.
+
+    Returns:
+      What was found.
+
+    Raises:
+      InputError: if there is no run, it has not finished, or it is another one than the config
+        says: other data, classes, network or training.
+    """
+    path = Path(folder).expanduser().absolute()
+    if not path.is_dir():
+        raise InputError(f"stage-1 workdir {path} does not exist; train stage 1 there first")
+    if (path / workdir.STAGE1 / workdir.CONFIG).exists():
+        path = path / workdir.STAGE1
+    if not (path / workdir.CONFIG).exists():
+        raise InputError(
+            f"stage-1 workdir {path} holds no {workdir.CONFIG}; expected the folder of a run"
+        )
+    there = json.loads((path / workdir.CONFIG).read_text())
+    if there.get("retrain", {}).get("method"):
+        raise InputError(
+            f"stage-1 workdir {path} holds a second stage; expected the folder of a first one"
+        )
+    summary = workdir.finished_summary(path)
+    if summary is None:
+        raise InputError(
+            f"stage 1 in {path} has not finished: there is no {workdir.SUMMARY}; start it again"
+            " to go on"
+        )
+    _check_same_stage(plain(first_stage(config)), there, path)
+    missing = [seed for seed in seeds_of(config) if seed not in summary["seeds"]]
+    if missing:
+        raise InputError(
+            f"stage 1 in {path} has seeds {summary['seeds']}, and config.seed and config.replicas"
+            f" ask for {list(seeds_of(config))}; expected some of those trained"
+        )
+    rows = tuple(summary["seeds"].index(seed) for seed in seeds_of(config))
+    return Stage1(path, there, summary, rows)
+
+
+def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields on which the weights of stage 1 depend, in the order of interest."""
+    chosen = {name: config.get(name, {}) for name in _DECISIVE}
+    chosen["train"] = {k: config.get("train", {}).get(k) for k in ("epochs", "batch_size")}
+    flat = dict(workdir.flatten(json.loads(json.dumps(chosen))))
+    return {k: v for k, v in flat.items() if k not in workdir.INDIFFERENT}
+
+
+def _check_same_stage(here: Config, there: Config, path: Path) -> None:
+    own, other = _decisive(here), _decisive(there)
+    for name in [*own, *(k for k in other if k not in own)]:
+        if own.get(name) != other.get(name):
+            what = {"data": "on other data", "model": "with another network"}.get(
+                name.split(".")[0], "in another way"
+            )
+            raise InputError(
+                f"stage 1 in {path} was trained {what}: {name} = {other.get(name)!r}, and this"
+                f" config has {own.get(name)!r}"
+            )
+
+
+def check_same_images(stage1: Stage1, dataset: Dataset) -> None:
+    """Refuses data that are not those of stage 1, though their name and fields are.
+
+    Raises:
+      InputError: naming what differs.
+    """
+    before = data_fingerprint(stage1.summary["data"])
+    now = json.loads(json.dumps(data_fingerprint(dataset.info())))
+    if len(before["class_counts"]) != len(now["class_counts"]):
+        raise InputError(
+            f"stage 1 in {stage1.folder} has {len(before['class_counts'])} classes, and"
+            f" {dataset.source} now has {len(now['class_counts'])}"
+        )
+    for name, value in before.items():
+        if value != now[name]:
+            raise InputError(
+                f"stage 1 in {stage1.folder} was trained on other images than those now in"
+                f" {dataset.source}: {name} was {value} and is {now[name]}"
+            )
+
+
+def load_frozen(stage1: Stage1, dataset: Dataset, which: str) -> Frozen:
+    """Reads the weights of stage 1.
+
+    Args:
+      stage1: from `find_stage1`.
+      dataset: it was trained on.
+      which: ``"last"`` or ``"best_on_validation"``.
+
+    Returns:
+      `Frozen`.
+
+    Raises:
+      InputError: if the checkpoint is gone, damaged or of another network, or if there is no
+        validation split by which ``best_on_validation`` could have been kept.
+    """
+    config, summary = stage1.config, stage1.summary
+    steps_per_epoch = summary["training"]["steps_per_epoch"]
+    objective = build_objective(
+        config["objective"], dataset.class_counts, steps_per_epoch=steps_per_epoch
+    )
+    total = summary["training"]["steps"]
+    optimizer = make_optimizer(
+        config["optimizer"], make_schedule(config["optimizer"], steps_per_epoch, total)
+    )
+    network = make_model(config, dataset, objective)
+    has_validation = len(dataset.validation_labels) > 0
+    if which == "best_on_validation" and not has_validation:
+        raise InputError(
+            "config.retrain.weights is 'best_on_validation', but there is no validation split;"
+            " use 'last', or set config.data.validation_size"
+        )
+    one = jax.eval_shape(
+        lambda key: init_state(network.init(key), optimizer, objective, keep_best=has_validation),
+        jax.random.key(0),
+    )
+    replicas = len(summary["seeds"])
+    # Zero-stride arrays: only their shapes and types are looked at.
+    template = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (replicas, *leaf.shape)), one
+    )
+    state = read_step(stage1.folder / workdir.CHECKPOINTS, total, template)
+    weights = state.best if which == "best_on_validation" else state
+    rows = np.asarray(stage1.rows)
+    params, stats = jax.tree.map(
+        lambda leaf: np.asarray(leaf)[rows], (weights.params, weights.stats)
+    )
+    return Frozen(network, objective, params, stats)
+
+
+def describe(stage1: Stage1, given: str | Path) -> dict[str, Any]:
+    """What the summary of a second stage says about the first.
+
+    Args:
+      stage1: from `find_stage1`.
+      given: its folder, as it was named.
+
+    Returns:
+      Name, folder, objective, training and test scores of the replicas in use.
+    """
+    summary = stage1.summary
+    test = {}
+    for which, result in summary["test"].items():
+        facts = {
+            name: [values[r] for r in stage1.rows]
+            for name, values in result.items()
+            if isinstance(values, list) and name != "replicas"
+        }
+        test[which] = {**facts, **aggregate([result["replicas"][r] for r in stage1.rows])}
+    return {
+        "name": summary["name"],
+        "workdir": str(given),
+        "training": summary["training"],
+        "objective": stage1.config["objective"],
+        "test": test,
+    }

@@ -1,0 +1,195 @@
+"""What a second stage does to a trained network: the methods by name, their fields and defaults."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from lt_jax.errors import InputError
+from lt_jax.objectives import method_spec
+
+Fields = dict[str, Any]
+
+# How the classifier is made; the features of stage 1 stay as they are in all of them.
+TRAINED = ("crt", "finetune", "lws")  # a fresh head, the head of stage 1, a scale for each class
+POST_HOC = ("tau_norm", "ncm", "logit_adjustment")  # computed, with a knob chosen on validation
+NCM_FEATURES = ("plain", "unit", "centred_unit")
+
+
+class Stage(NamedTuple):
+    """A named second stage.
+
+    Attributes:
+      kind: of `TRAINED` or `POST_HOC`.
+      changes: of the default fields of that kind.
+      paper: its source.
+    """
+
+    kind: str
+    changes: Fields
+    paper: str
+
+
+_KANG = "Kang et al., Decoupling, ICLR 2020"
+STAGES: dict[str, Stage] = {
+    "crt": Stage("crt", {}, _KANG),
+    "lws": Stage("lws", {}, _KANG),
+    "gcl": Stage(
+        "finetune",
+        {
+            "epochs": 30,
+            "batch_size": 64,
+            "sampling": {"scheme": "class_based_effective_number"},
+            "augment": {"mixup_alpha": 1.0},
+            "optimizer": {"schedule": "constant", "warmup_epochs": 5.0},
+        },
+        "Li, Cheung and Lu, CVPR 2022",
+    ),
+    "finetune": Stage("finetune", {}, "continues the head of stage 1"),
+    "tau_norm": Stage("tau_norm", {}, _KANG),
+    "ncm": Stage("ncm", {}, _KANG),
+    "posthoc_logit_adjustment": Stage("logit_adjustment", {}, "Menon et al., ICLR 2021"),
+}
+
+# Rows of tables that name two stages at once.
+ALIASES = {
+    "gcl": "gcl/gcl",
+    "gcl_stage1": "gcl",
+    **{name: f"cross_entropy/{name}" for name in STAGES if name not in ("gcl", "finetune")},
+}
+
+
+def split_name(name: str) -> tuple[str, str, str]:
+    """Objective of stage 1, name of stage 2 and objective of stage 2 of a method's name.
+
+    Args:
+      name: ``OBJECTIVE``, ``OBJECTIVE/STAGE2``, ``OBJECTIVE/STAGE2/OBJECTIVE2``, or one of
+        `ALIASES`. Objectives are those of `lt_jax.objectives.METHODS`, joined by ``+``.
+
+    Returns:
+      The three, empty where there is none.
+
+    Raises:
+      InputError: for more than three parts or an unknown second stage.
+
+    Example:
+      >>> split_name("crt"), split_name("gcl_stage1"), split_name("gcl/crt/balanced_softmax")
+      (('cross_entropy', 'crt', ''), ('gcl', '', ''), ('gcl', 'crt', 'balanced_softmax'))
+    """
+    parts = ALIASES.get(name, name).split("/")
+    if len(parts) > 3:
+        raise InputError(
+            f"method is {name!r}; expected OBJECTIVE, OBJECTIVE/STAGE2 or"
+            " OBJECTIVE/STAGE2/OBJECTIVE2"
+        )
+    first, stage, second = (*parts, "", "")[:3]
+    if stage and stage not in STAGES:
+        raise InputError(f"second stage is {stage!r}; expected one of {', '.join(sorted(STAGES))}")
+    if second and STAGES[stage].kind in POST_HOC:
+        raise InputError(f"method is {name!r}, but {stage} trains nothing and takes no objective")
+    return first, stage, second
+
+
+def default_fields(kind: str) -> Fields:
+    """The fields of a second stage of that kind: those it reads, no others.
+
+    Args:
+      kind: of `TRAINED` or `POST_HOC`, or ``""`` for no second stage.
+
+    Returns:
+      New nested dictionaries.
+
+    Raises:
+      InputError: for an unknown kind.
+    """
+    if kind not in ("", *TRAINED, *POST_HOC):
+        raise InputError(
+            f"config.retrain.method is {kind!r}; expected one of"
+            f" {', '.join((*TRAINED, *POST_HOC))}, or '' for no second stage"
+        )
+    fields: Fields = {"method": kind}
+    if not kind:
+        return fields
+    fields["weights"] = "last"
+    if kind == "ncm":
+        fields["features"] = ("centred_unit",)
+    elif kind in POST_HOC:
+        fields["tau"] = (1.0,)
+    else:
+        fields |= {
+            "epochs": 10,
+            "batch_size": 128,
+            "objective": method_spec("cross_entropy"),
+            "sampling": {"scheme": "class", "beta": 0.9999, "beta_spread": 1e-5},
+            "augment": augment_fields(),
+            "optimizer": optimizer_fields(),
+        }
+    return fields
+
+
+def augment_fields() -> Fields:
+    """Random changes to images, all off."""
+    return {
+        "crop_padding": 0,
+        "flip": False,
+        "autoaugment": False,
+        "cutout_size": 0,
+        "mixup_alpha": 0.0,
+    }
+
+
+def optimizer_fields() -> Fields:
+    """SGD with momentum and a cosine schedule."""
+    return {
+        "name": "sgd",
+        "learning_rate": 0.1,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 2e-4,
+        "decay": "all_but_head_bias",
+        "schedule": "cosine",
+        "warmup_epochs": 0.0,
+        "milestones": (),
+        "factors": (),
+    }
+
+
+def gcl_objective() -> Fields:
+    """GCL's second stage: clouds with a margin at a smaller scale, softmax focal.
+
+    Source: Li, Cheung and Lu, CVPR 2022; see `lt_jax.losses.gaussian_clouded_cross_entropy`.
+    """
+    spec = method_spec("gcl+focal")
+    spec["transforms"]["gaussian_cloud"] |= {"margin": 0.1, "scale": 20.0}
+    spec["transforms"]["focal"] |= {"gamma": 1.0, "differentiate_modulator": False}
+    return spec
+
+
+def stage_fields(stage: str, objective: str = "") -> Fields:
+    """The fields ``config.retrain`` of a named second stage.
+
+    Args:
+      stage: one of `STAGES`, or ``""`` for none.
+      objective: what to train the classifier with instead of the stage's own: a name for
+        `lt_jax.objectives.method_spec`.
+
+    Returns:
+      New nested dictionaries.
+
+    Raises:
+      InputError: for an unknown name.
+
+    Example:
+      >>> stage_fields("gcl")["objective"]["transforms"]["gaussian_cloud"]["scale"]
+      20.0
+    """
+    if not stage:
+        return default_fields("")
+    kind, changes, _ = STAGES[stage]
+    fields = default_fields(kind)
+    for name, change in changes.items():
+        fields[name] = {**fields[name], **change} if isinstance(change, dict) else change
+    if stage == "gcl":
+        fields["objective"] = gcl_objective()
+    if objective:
+        fields["objective"] = method_spec(objective)
+    return fields
