@@ -34,7 +34,7 @@ STEPS = flags.DEFINE_integer("steps", 1, "Steps in each timing.")
 CHOSEN = flags.DEFINE_list("methods", sorted(set(METHODS) - {"cross_entropy"}), "Methods.")
 OUT = flags.DEFINE_string("out", "results/benchmarks/objective_cost.json", "JSON to write.")
 NOISE = "cross_entropy again"
-AUGMENT = {"crop_padding": 4, "flip": True, "cutout_size": 0, "mixup_alpha": 0.0}
+AUGMENT = {"crop_padding": 4, "flip": True, "mixup_alpha": 0.0}
 
 
 def compiled_step(method, mesh, counts):
@@ -50,7 +50,7 @@ def compiled_step(method, mesh, counts):
     )
     optimizer = optax.sgd(0.01, momentum=0.9)
     key = jax.random.key(0)
-    state = init_state(network, optimizer, objective, key, keep_best=False)
+    state = init_state(network.init(key), optimizer, objective, keep_best=False)
     step = jax.jit(
         make_train_step(network, objective, optimizer, AUGMENT, mesh),
         donate_argnums=0,

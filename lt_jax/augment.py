@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from lt_jax.autoaugment import autoaugment as autoaugment_images
 from lt_jax.errors import InputError
 
 

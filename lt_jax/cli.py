@@ -36,7 +36,7 @@ def _read_flags(argv: list[str]) -> list[str]:
     """Parses the flags, and loads the config, so that its errors come now."""
     try:
         rest = flags.FLAGS(argv)
-        if "config" in flags.FLAGS:
+        if "config" in flags.FLAGS and not isinstance(flags.FLAGS.config, str):
             flags.FLAGS.config.to_dict()  # one that could not be loaded fails here
     except (flags.Error, AttributeError, KeyError, OSError) as error:
         raise InputError(_sentence(error)) from error
@@ -50,6 +50,13 @@ def _read_flags(argv: list[str]) -> list[str]:
 def _fail(error: Exception, status: int) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(status)
+
+
+def required(flag: flags.FlagHolder[str | None]) -> str:
+    """The value of a flag that names a folder; refuses a missing one."""
+    if not flag.value:
+        raise InputError(f"no --{flag.name} was given; expected such as --{flag.name}=runs/a")
+    return flag.value
 
 
 def main(function: Callable[[], None]) -> None:
@@ -81,8 +88,6 @@ def run_with_config(function: Callable[[ConfigDict, str], Any], default_config: 
     workdir = flags.DEFINE_string("workdir", None, "Folder of the run.")
 
     def start() -> None:
-        if not workdir.value:
-            raise InputError("no --workdir was given; expected such as --workdir=runs/a")
-        function(config.value, workdir.value)
+        function(config.value, required(workdir))
 
     main(start)

@@ -48,7 +48,7 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
     objective, stage, second_objective = split_name(method)
     config = ConfigDict(
         {
-            "name": method,
+            "name": method.replace("/", "_"),  # names are used for folders too
             "seed": 0,
             "replicas": 1,
             "replica_mode": "auto",
@@ -107,6 +107,30 @@ def first_stage(config: Mapping[str, Any]) -> ConfigDict:
     fields = {**_thawed(config), "retrain": default_fields("")}
     if fields["retrain"] != _thawed(config)["retrain"]:
         fields["name"] = f"{fields['name']}_stage1"
+    return _typed(fields).lock()
+
+
+def with_stage(config: Mapping[str, Any], stage: str) -> ConfigDict:
+    """The config with another second stage.
+
+    Args:
+      config: of a run.
+      stage: one of `lt_jax.two_stage.STAGES`, and after a ``/`` another objective:
+        ``"crt/balanced_softmax"``; or ``""`` for none.
+
+    Returns:
+      A new, locked `ConfigDict`, whose name ends with that of the stage.
+
+    Raises:
+      InputError: for an unknown name.
+
+    Example:
+      >>> with_stage(base_config("gcl_stage1"), "ncm").name
+      'gcl_stage1_ncm'
+    """
+    _, name, objective = split_name(f"cross_entropy/{stage}")
+    fields = {**_thawed(config), "retrain": stage_fields(name, objective)}
+    fields["name"] = f"{fields['name']}_{stage.replace('/', '_')}"
     return _typed(fields).lock()
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lt_jax.report import Scores, with_deviation
+from lt_jax.report import Scores, row_name, with_deviation
+from lt_jax.reported import reported_for
 from lt_jax.writers import read_metrics, say
 
 
@@ -134,4 +135,42 @@ def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
     lines.set(title="accuracy of each class", xlabel="class (training images)", ylim=(0, 1.02))
     lines.set_ylabel("test accuracy")
     lines.legend(fontsize=8, loc="lower left")
+    figure.savefig(path, dpi=110)
+
+
+def save_ranking(
+    summaries: Sequence[Scores], path: Path, *, reported: Sequence[Mapping[str, str]] = ()
+) -> None:
+    """Draws the rows of a table: balanced accuracy with each seed, first stages, reported numbers.
+
+    Args:
+      summaries: of finished runs on the same data.
+      path: of the PNG to write.
+      reported: from `lt_jax.reported.read_reported`.
+    """
+    made = _new_figure(1, 1, (9, 1.2 + 0.42 * len(summaries)))
+    if made is None:
+        return
+    figure, axes = made
+    labels = {"seed": "o", "stage 1": "d", "reported": "|"}
+    for y, summary in enumerate(summaries):
+        test = summary["test"]["last"]
+        score = 100 * test["mean"]["balanced_accuracy"]
+        axes.barh(y, score, height=0.6, color="tab:blue", alpha=0.35)
+        seeds = [100 * replica["balanced_accuracy"] for replica in test["replicas"]]
+        axes.plot(seeds, [y] * len(seeds), labels["seed"], color="tab:blue", ms=3)
+        if "stage1" in summary:
+            mean = summary["stage1"]["test"]["last"]["mean"]["balanced_accuracy"]
+            axes.plot(100 * mean, y, labels["stage 1"], color="tab:orange", ms=6)
+        for number in reported_for(reported, summary["config"], row_name(summary)):
+            axes.plot(number.value, y, labels["reported"], color="black", ms=16, mew=2)
+    for name, colour in (("seed", "tab:blue"), ("stage 1", "tab:orange"), ("reported", "black")):
+        axes.plot([], [], labels[name], color=colour, label=name)
+    axes.set_yticks(range(len(summaries)), [row_name(s) for s in summaries])
+    axes.invert_yaxis()
+    low = min(r["balanced_accuracy"] for s in summaries for r in s["test"]["last"]["replicas"])
+    axes.set(xlabel="balanced accuracy on test, %", xlim=(max(0.0, 100 * low - 10), None))
+    axes.grid(axis="x", alpha=0.3)
+    # Beside the bars: inside it would hide some.
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=110)

@@ -1,4 +1,4 @@
-"""Second stages that are computed: one classifier for each value of a knob, chosen on validation."""
+"""Second stages that are computed: a classifier for each value of a knob, chosen on validation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -113,7 +114,7 @@ def _save(stage: SecondStage, made: PostHoc, numbers: np.ndarray) -> None:
     """Saves the classifiers with the networks they are for."""
     frozen = stage.frozen
     state = TrainState(
-        step=np.zeros(len(numbers), np.int32),
+        step=jnp.zeros(len(numbers), jnp.int32),
         params={"head": {"memory": made.memory, "number": numbers}},
         stats={"params": frozen.params, "stats": frozen.stats},
         optimizer=(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 
 from lt_jax import environment, metrics
 from lt_jax.configuration import plain
+from lt_jax.reported import reported_for
+from lt_jax.writers import say
 
 Scores = dict[str, Any]
 HEADLINE = ("balanced_accuracy", "top1", "many", "medium", "few", "ece")
@@ -188,26 +191,78 @@ def difference_text(a: Scores, b: Scores) -> str:
     return text if d["low"] is None else f"{text} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
 
 
-def write_tables(summaries: Sequence[Scores], folder: Path) -> None:
+def tell(summary: Scores | None) -> None:
+    """Tells the headline scores of a finished run, of both stages if it has two."""
+    if summary is None:
+        return
+    header, *rows = table_rows([summary])
+    if "stage1" in summary:
+        rows.insert(0, table_rows([first_row(summary)])[1])
+    for row in rows:
+        say(", ".join(f"{name} {value}" for name, value in zip(header, row, strict=True)))
+
+
+def first_row(summary: Scores) -> Scores:
+    """What a summary of two stages says about the first, as a summary of one."""
+    return {**summary, **summary["stage1"]}
+
+
+def write_tables(
+    summaries: Sequence[Scores], folder: Path, *, reported: Sequence[Mapping[str, str]] = ()
+) -> None:
     """Writes ``table.md`` and ``table.csv`` of several runs, with the command that made them.
 
     Args:
       summaries: of finished runs.
       folder: where to.
+      reported: from `lt_jax.reported.read_reported`, to stand beside what was measured.
     """
     header, *rows = table_rows(summaries)
     first = summaries[0]
-    lines = [
-        "| " + " | ".join([*header, "against the first"]) + " |",
-        "|---" * (len(header) + 1) + "|",
-    ]
-    for row, summary in zip(rows, summaries, strict=True):
-        against = "" if summary is first else difference_text(summary, first)
-        lines.append("| " + " | ".join([*row, against]) + " |")
-    lines += [
-        "",
-        f"Test scores in %, last step, mean ± standard deviation over seeds {first['seeds']}; the"
-        " last column is the paired difference of balanced accuracies with its 95 % t interval.",
+    columns: dict[str, list[str]] = {
+        "against the first": [
+            "" if summary is first else difference_text(summary, first) for summary in summaries
+        ]
+    }
+    if any("stage1" in summary for summary in summaries):
+        columns["its stage 1"] = [_stage1_score(summary) for summary in summaries]
+        columns["against its stage 1"] = [
+            difference_text(s, first_row(s)) if "stage1" in s else "" for s in summaries
+        ]
+    known = [reported_for(reported, s["config"], row_name(s)) for s in summaries]
+    if any(known):
+        columns["reported"] = ["; ".join(f"{r.value:.1f} ({r.source})" for r in k) for k in known]
+    header += columns
+    for i, row in enumerate(rows):
+        row += [cells[i] for cells in columns.values()]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    notes = [f"{row_name(s)}: {r.note}" for s, k in zip(summaries, known, strict=True) for r in k]
+    lines += ["", *_explanation(first), "", *(f"- Reported, {note}." for note in notes)]
+    (folder / "table.md").write_text("\n".join(lines).rstrip() + "\n")
+    with (folder / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def row_name(summary: Scores) -> str:
+    """The method of a run: its name without that of the data, as in ``cifar10_lt100_gcl``."""
+    name = str(summary["name"])
+    return re.sub(r"^\w+_lt[\d.]+_", "", name)
+
+
+def _stage1_score(summary: Scores) -> str:
+    if "stage1" not in summary:
+        return ""
+    test = summary["stage1"]["test"]["last"]
+    return with_deviation(test["mean"]["balanced_accuracy"], test["std"]["balanced_accuracy"])
+
+
+def _explanation(first: Scores) -> list[str]:
+    """What the numbers are, and of what."""
+    return [
+        f"Test scores in %, last step, mean ± standard deviation over seeds {first['seeds']};"
+        " differences are those of balanced accuracies, paired over seeds, with their 95 % t"
+        " interval.",
         f"Data: {first['data']['source']}, training images by class"
         f" {first['data']['class_counts']}, split seed {first['data']['split_seed']}, index hash"
         f" {first['data']['index_hash']}.",
@@ -215,8 +270,4 @@ def write_tables(summaries: Sequence[Scores], folder: Path) -> None:
         f" {first['versions']['jax']}; commit {first['commit']}.",
         "",
         f"    {first['command']}",
-        "",
     ]
-    (folder / "table.md").write_text("\n".join(lines))
-    with (folder / "table.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])

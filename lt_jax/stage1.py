@@ -1,4 +1,4 @@
-"""A finished run as the start of a second stage: found, checked, its weights read; never changed."""
+"""A finished run as the start of a second stage: found, checked, read; never changed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from lt_jax import workdir
 from lt_jax.checkpoint import read_step
-from lt_jax.configuration import first_stage, plain
+from lt_jax.configuration import first_stage, plain, read_config
 from lt_jax.data import Dataset
 from lt_jax.errors import InputError
 from lt_jax.loop import Config
@@ -82,6 +83,34 @@ class SecondStage(NamedTuple):
 _DECISIVE = ("data", "model", "objective", "sampling", "augment", "optimizer")
 
 
+def config_of(folder: str | Path) -> ConfigDict:
+    """The config with which stage 1 in a folder was trained.
+
+    Args:
+      folder: of a run of one stage, or of two stages, whose first is then taken.
+
+    Returns:
+      A locked `ConfigDict`, to which `lt_jax.configuration.with_stage` adds a second stage.
+
+    Raises:
+      InputError: if there is no run in it.
+    """
+    return read_config(_run_folder(folder) / workdir.CONFIG)
+
+
+def _run_folder(folder: str | Path) -> Path:
+    path = Path(folder).expanduser().absolute()
+    if not path.is_dir():
+        raise InputError(f"stage-1 workdir {path} does not exist; train stage 1 there first")
+    if (path / workdir.STAGE1 / workdir.CONFIG).exists():
+        path = path / workdir.STAGE1
+    if not (path / workdir.CONFIG).exists():
+        raise InputError(
+            f"stage-1 workdir {path} holds no {workdir.CONFIG}; expected the folder of a run"
+        )
+    return path
+
+
 def find_stage1(config: Config, folder: str | Path) -> Stage1:
     """The finished run in a folder, checked against the config of the second stage.
 
@@ -96,17 +125,9 @@ def find_stage1(config: Config, folder: str | Path) -> Stage1:
       InputError: if there is no run, it has not finished, or it is another one than the config
         says: other data, classes, network or training.
     """
-    path = Path(folder).expanduser().absolute()
-    if not path.is_dir():
-        raise InputError(f"stage-1 workdir {path} does not exist; train stage 1 there first")
-    if (path / workdir.STAGE1 / workdir.CONFIG).exists():
-        path = path / workdir.STAGE1
-    if not (path / workdir.CONFIG).exists():
-        raise InputError(
-            f"stage-1 workdir {path} holds no {workdir.CONFIG}; expected the folder of a run"
-        )
-    there = json.loads((path / workdir.CONFIG).read_text())
-    if there.get("retrain", {}).get("method"):
+    path = _run_folder(folder)
+    there = plain(read_config(path / workdir.CONFIG))
+    if there["retrain"]["method"]:
         raise InputError(
             f"stage-1 workdir {path} holds a second stage; expected the folder of a first one"
         )
@@ -127,7 +148,7 @@ def find_stage1(config: Config, folder: str | Path) -> Stage1:
     return Stage1(path, there, summary, rows)
 
 
-def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields on which the weights of stage 1 depend, in the order of interest."""
     chosen = {name: config.get(name, {}) for name in _DECISIVE}
     chosen["train"] = {k: config.get("train", {}).get(k) for k in ("epochs", "batch_size")}
@@ -136,7 +157,7 @@ def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_same_stage(here: Config, there: Config, path: Path) -> None:
-    own, other = _decisive(here), _decisive(there)
+    own, other = decisive(here), decisive(there)
     for name in [*own, *(k for k in other if k not in own)]:
         if own.get(name) != other.get(name):
             what = {"data": "on other data", "model": "with another network"}.get(

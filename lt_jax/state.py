@@ -70,7 +70,7 @@ def make_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     Returns:
       Its pure functions.
     """
-    abstract = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    abstract: Any = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
     graph, head_graph = nnx.graphdef(abstract), nnx.graphdef(abstract.head)
 
     def split(module: nnx.Module) -> tuple[Tree, Tree]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from lt_jax import workdir
 from lt_jax.configuration import check_config, first_stage
-from lt_jax.finish import finish
 from lt_jax.data import load_dataset
+from lt_jax.finish import finish
 from lt_jax.loop import Config, Loop, NonFiniteError, Run, Stop
 from lt_jax.prepare import prepare
 from lt_jax.retrain import check_second_stage, retrain

@@ -13,8 +13,8 @@ LAYERS = (
     ("losses", "objectives", "augment", "autoaugment", "metrics", "models", "optimizers"),
     ("data", "state", "two_stage", "configuration", "classifiers"),
     ("steps", "checkpoint", "writers", "workdir", "replicas", "loop", "prepare"),
-    ("report", "pictures", "finish", "stage1", "features", "posthoc"),
-    ("retrain", "train", "evaluate", "dlsa", "cli"),
+    ("reported", "report", "pictures", "finish", "stage1", "features", "posthoc"),
+    ("retrain", "train", "sweep", "evaluate", "dlsa", "cli"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

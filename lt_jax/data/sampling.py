@@ -27,13 +27,13 @@ class Members(NamedTuple):
 
     Attributes:
       indices: of all images, sorted by class, int32 ``[N]``.
-      start: where each class begins among them, int32 ``[C]``.
-      count: images of each class, int32 ``[C]``.
+      starts: where each class begins among them, int32 ``[C]``.
+      counts: images of each class, int32 ``[C]``.
     """
 
     indices: Array
-    start: Array
-    count: Array
+    starts: Array
+    counts: Array
 
 
 def members_of(labels: npt.ArrayLike, num_classes: int) -> Members:
@@ -88,8 +88,8 @@ def draw(key: Array, cumulative_probabilities: Array, members: Members, size: in
     class_key, image_key = jax.random.split(key)
     uniform = jax.random.uniform(class_key, (size,))
     classes = jnp.searchsorted(cumulative_probabilities, uniform, side="right")
-    place = jax.random.randint(image_key, (size,), 0, members.count[classes])
-    return members.indices[members.start[classes] + place]
+    place = jax.random.randint(image_key, (size,), 0, members.counts[classes])
+    return members.indices[members.starts[classes] + place]
 
 
 def make_order(

@@ -1,0 +1,37 @@
+r"""Re-trains or re-computes the classifier of a finished run on its frozen features.
+
+    python launch/retrain_classifier.py --from_workdir=runs/ce --stage=crt --workdir=runs/crt
+    python launch/retrain_classifier.py --from_workdir=runs/ce --stage=tau_norm \
+        --set='tau=[0,0.5,1]' --workdir=runs/tau_norm
+
+The second stages: crt, lws, finetune, gcl, tau_norm, ncm, posthoc_logit_adjustment; after a slash
+another objective (crt/balanced_softmax). --set sets a field of `config.retrain`.
+"""
+
+from absl import flags
+
+from lt_jax import cli
+from lt_jax.configuration import with_stage
+from lt_jax.report import tell
+from lt_jax.retrain import retrain
+from lt_jax.stage1 import config_of
+from lt_jax.sweep import override
+
+FROM = flags.DEFINE_string("from_workdir", None, "Folder of the finished run of stage 1.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the second stage.")
+STAGE = flags.DEFINE_string("stage", "crt", "The second stage, and after a slash its objective.")
+SET = flags.DEFINE_multi_string("set", [], "A field of config.retrain, such as epochs=20.")
+SEEDS = flags.DEFINE_integer("seeds", 0, "Replicas of stage 1 to use; 0 for all.", lower_bound=0)
+
+
+def main() -> None:
+    """Runs the second stage and tells the headline scores of both."""
+    source, folder = cli.required(FROM), cli.required(WORKDIR)
+    config = with_stage(config_of(source), STAGE.value)
+    config.replicas = SEEDS.value or config.replicas
+    override(config, [f"retrain.{setting}" for setting in SET.value])
+    tell(retrain(config, folder, source))
+
+
+if __name__ == "__main__":
+    cli.main(main)

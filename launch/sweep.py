@@ -1,0 +1,57 @@
+r"""Runs the rows of a table, each with several seeds, and writes the table as it fills.
+
+    python launch/sweep.py --config=configs/digits.py --row=cross_entropy --row=crt --row=gcl \
+        --workdir=runs/digits_table
+    python launch/sweep.py --config=configs/cifar_lt.py --sweep=gcl_table,cifar10,100 --seeds=3 \
+        --set=model.dtype=bfloat16 --workdir=runs/cifar10_lt100
+
+What has finished is skipped, what was stopped or killed goes on: start it again. Writes table.md,
+table.csv and table.png, with reported numbers beside measured ones where there are any.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from lt_jax import cli, pictures, report
+from lt_jax.errors import InputError
+from lt_jax.reported import read_reported
+from lt_jax.sweep import load_configs, run_sweep
+from lt_jax.writers import say
+
+CONFIG = flags.DEFINE_string("config", "configs/digits.py", "File with get_config.")
+SWEEP = flags.DEFINE_string("sweep", None, "Name for get_sweep of the config file.")
+ROW = flags.DEFINE_multi_string("row", [], "String for get_config, instead of --sweep.")
+SET = flags.DEFINE_multi_string("set", [], "A field of every row, such as train.epochs=2.")
+SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds of each row.", lower_bound=1)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs and the table.")
+REPORTED = flags.DEFINE_string("reported", "", "CSV of reported numbers, results/reported.csv.")
+
+
+def main() -> None:
+    """Runs, and writes the table after each row."""
+    folder = Path(cli.required(WORKDIR))
+    if not Path(CONFIG.value).is_file():
+        raise InputError(f"there is no config file {CONFIG.value}; expected configs/digits.py")
+    module = runpy.run_path(CONFIG.value)
+    configs = load_configs(module, SWEEP.value, ROW.value, SET.value, SEEDS.value)
+    known = read_reported(Path(REPORTED.value)) if REPORTED.value else []
+
+    def write(summaries: list[report.Scores]) -> None:
+        report.write_tables(summaries, folder, reported=known)
+        pictures.save_ranking(summaries, folder / "table.png", reported=known)
+
+    try:
+        failed = run_sweep(configs, folder, write)
+    except InterruptedError:
+        return
+    say(f"the table is in {folder / 'table.md'}.")
+    if failed:
+        say(f"rows that failed: {', '.join(failed)}.")
+        sys.exit(cli.NOT_FINITE)
+
+
+if __name__ == "__main__":
+    cli.main(main)

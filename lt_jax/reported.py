@@ -1,0 +1,82 @@
+"""Numbers that papers report, beside which measured ones stand."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lt_jax.errors import InputError
+
+# Names of rows here, and of methods in the file.
+_SAME = {
+    "cross_entropy": ("softmax", "ce"),
+    "cb_best": ("class_balanced_best",),
+}
+
+
+class Reported(NamedTuple):
+    """A reported accuracy in %, with where it is from and how sure it is."""
+
+    value: float
+    source: str
+    note: str
+
+
+def read_reported(path: Path) -> list[dict[str, str]]:
+    """The rows of a file of reported numbers.
+
+    Args:
+      path: of a CSV with the columns paper, dataset, imbalance, backbone, method, metric, value and
+        note.
+
+    Returns:
+      Its rows.
+
+    Raises:
+      InputError: if it cannot be read.
+    """
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def reported_for(
+    rows: Sequence[Mapping[str, str]], config: Mapping[str, Any], method: str
+) -> list[Reported]:
+    """What has been reported for a run: same data, imbalance, network and method.
+
+    Args:
+      rows: from `read_reported`.
+      config: of the run.
+      method: name of its row, such as ``"gcl"``.
+
+    Returns:
+      Accuracies on the balanced test set, in %.
+
+    Example:
+      >>> row = {"paper": "CB", "dataset": "cifar10", "imbalance": "100", "method": "softmax",
+      ...        "backbone": "resnet32", "metric": "top1_error", "value": "29.64", "note": ""}
+      >>> config = {"data": {"source": "tfds:cifar10", "imbalance": 100.0},
+      ...           "model": {"name": "resnet32"}}
+      >>> [round(r.value, 2) for r in reported_for([row], config, "cross_entropy")]
+      [70.36]
+    """
+    data_set = config["data"]["source"].removeprefix("tfds:")
+    names = _SAME.get(method, (method,))
+    found = []
+    for row in rows:
+        same = (
+            row["dataset"] == data_set
+            and row["imbalance"] == f"{config['data']['imbalance']:g}"
+            and row["backbone"] == config["model"]["name"]
+            and row["method"] in names
+        )
+        if same and row["metric"] in ("top1_accuracy", "top1_error"):
+            value = float(row["value"])
+            accuracy = value if row["metric"] == "top1_accuracy" else 100 - value
+            found.append(Reported(accuracy, row["paper"], row["note"]))
+    return found
