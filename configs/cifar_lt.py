@@ -45,21 +45,22 @@ CB_BEST = {
         "10": ("cb_focal_0.5", 0.999),
     },
 }
+GCL_TABLE = (
+    "cross_entropy",
+    "focal_1",
+    "cb_focal_1",
+    "ldam_drw",
+    "balanced_softmax",  # at tau = 1 the logit-adjusted loss is the same
+    "posthoc_logit_adjustment",
+    "crt",
+    "lws",
+    "tau_norm",
+    "gcl_stage1",
+    "gcl",
+)
 SWEEPS = {
-    # At tau = 1 the logit-adjusted loss is the balanced softmax.
-    "gcl_table": (
-        "cross_entropy",
-        "focal_1",
-        "cb_focal_1",
-        "ldam_drw",
-        "balanced_softmax",
-        "posthoc_logit_adjustment",
-        "crt",
-        "lws",
-        "tau_norm",
-        "gcl_stage1",
-        "gcl",
-    ),
+    "gcl_table": GCL_TABLE,
+    "both_tables": (*GCL_TABLE, "sigmoid", "focal_0.5", "focal_2", "cb_best"),
     "cb_table": ("softmax", "sigmoid", "focal_0.5", "focal_1", "focal_2", "cb_best"),
     "sampling": ("cross_entropy", *SAMPLING_ROWS, "crt"),
     "strong": ("balanced_softmax_strong", "gcl_strong"),
@@ -119,7 +120,7 @@ def get_sweep(name: str) -> list[str]:
     """Rows of a table.
 
     Args:
-      name: ``gcl_table``, ``cb_table``, ``sampling`` or ``strong``, then data set and imbalance:
+      name: a key of `SWEEPS`, then data set and imbalance:
         ``"gcl_table,cifar10,100"``.
 
     Returns:

@@ -194,8 +194,6 @@ def augment(
     if flip:
         images = random_flip(flip_key, images)
     if autoaugment:
-        from lt_jax.autoaugment import autoaugment as autoaugment_images
-
         # Folded in, not split off: the draws of the others stay what they were without it.
         images = autoaugment_images(jax.random.fold_in(key, 3), images)
     if cutout_size:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lt_jax import sharding
+from lt_jax import augment, sharding
 from lt_jax.data import Dataset, load_dataset, make_order
 from lt_jax.errors import InputError
 from lt_jax.loop import Config, Run
@@ -85,6 +85,7 @@ def prepare(config: Config, folder: Path, dataset: Dataset | None = None) -> Run
     dataset = load_dataset(config["data"]) if dataset is None else dataset
     steps_per_epoch = count_steps("config.train.batch_size", options["batch_size"], dataset)
     total = steps_per_epoch * options["epochs"]
+    check_augmentation("config.augment", config["augment"], dataset)
     objective = build_objective(
         config["objective"], dataset.class_counts, steps_per_epoch=steps_per_epoch
     )
@@ -141,6 +142,25 @@ def data_fingerprint(info: Config) -> dict[str, Any]:
       A dictionary that JSON can hold.
     """
     return {k: info[k] for k in ("index_hash", "class_counts", "pixel_mean", "total_test")}
+
+
+def check_augmentation(name: str, augmentation: Config, dataset: Dataset) -> None:
+    """Refuses changes that the images of a data set do not allow, before anything is written.
+
+    Args:
+      name: of the group of fields.
+      augmentation: its fields.
+      dataset: whose images are meant.
+
+    Raises:
+      InputError: naming the group.
+    """
+    fields = {k: v for k, v in augmentation.items() if k != "mixup_alpha"}
+    one = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), jnp.uint8)
+    try:
+        jax.eval_shape(lambda key, x: augment.augment(key, x, **fields), jax.random.key(0), one)
+    except InputError as error:
+        raise InputError(f"{name} does not fit {dataset.source}: {error}") from error
 
 
 def count_steps(name: str, batch_size: int, dataset: Dataset) -> int:

@@ -13,6 +13,7 @@ from lt_jax.errors import InputError
 _SAME = {
     "cross_entropy": ("softmax", "ce"),
     "cb_best": ("class_balanced_best",),
+    "balanced_softmax": ("balanced_softmax", "logit_adjustment"),  # the same loss at tau = 1
 }
 
 

@@ -25,7 +25,7 @@ from lt_jax.loop import Config, Loop, Run, Stop
 from lt_jax.objectives import Objective, build_objective
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.posthoc import compute
-from lt_jax.prepare import count_steps, make_model, put_splits, seeds_of
+from lt_jax.prepare import check_augmentation, count_steps, make_model, put_splits, seeds_of
 from lt_jax.replicas import make_replicas, use_vmap
 from lt_jax.stage1 import SecondStage, check_same_images, describe, find_stage1, load_frozen
 from lt_jax.state import Network, TrainState, init_state
@@ -123,6 +123,7 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
     mesh = sharding.make_mesh(config["train"]["num_devices"])
     sharding.check_batch_size("config.retrain.batch_size", fields["batch_size"], mesh)
     count_steps("config.retrain.batch_size", fields["batch_size"], dataset)
+    check_augmentation("config.retrain.augment", fields["augment"], dataset)
     make_optimizer(fields["optimizer"], make_schedule(fields["optimizer"], 1, fields["epochs"]))
     second = build_objective(fields["objective"], dataset.class_counts)
     if method != "crt" and first.wants_cosines != second.wants_cosines:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from lt_jax import workdir
 from lt_jax.configuration import check_config, first_stage, plain
+from lt_jax.data import Dataset, load_dataset
 from lt_jax.errors import InputError
 from lt_jax.loop import NonFiniteError
 from lt_jax.retrain import retrain
 from lt_jax.stage1 import decisive
 from lt_jax.train import train
 from lt_jax.writers import say
+
+Summary = dict[str, Any]
 
 
 class Row(NamedTuple):
@@ -153,25 +157,43 @@ def _identity(config: ConfigDict) -> str:
     return json.dumps([decisive(fields), fields["seed"], fields["replicas"]])
 
 
-def run_row(row: Row, folder: Path) -> dict[str, Any] | None:
+def run_row(row: Row, folder: Path, load: Callable[[ConfigDict], Dataset]) -> Summary | None:
     """Runs a row, or what is missing of it.
 
     Args:
       row: from `plan`.
       folder: of the sweep.
+      load: gives the data set of a config.
 
     Returns:
       Its summary; None if a signal stopped it.
     """
+    path = folder / row.name
     if not row.stage1:
-        return train(row.config, folder / row.name)
+        done = workdir.finished_summary(path) is not None
+        return train(row.config, path, dataset=None if done else load(row.config))
     before = folder / row.stage1
-    if not (before / "summary.json").exists():
+    if workdir.finished_summary(before) is None:
         first = first_stage(row.config)
         first.name = row.stage1
-        if train(first, before) is None:
+        if train(first, before, dataset=load(row.config)) is None:
             return None
-    return retrain(row.config, folder / row.name, before)
+    done = workdir.finished_summary(path) is not None
+    return retrain(row.config, path, before, dataset=None if done else load(row.config))
+
+
+class _Loader:
+    """Keeps the last data set: the rows of a table mostly share one, and decoding takes time."""
+
+    def __init__(self) -> None:
+        self._key = ""
+        self._dataset: Dataset | None = None
+
+    def __call__(self, config: ConfigDict) -> Dataset:
+        key = json.dumps(plain(config)["data"])
+        if self._dataset is None or key != self._key:
+            self._key, self._dataset = key, load_dataset(config["data"])
+        return self._dataset
 
 
 def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) -> dict[str, str]:
@@ -191,11 +213,11 @@ def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) 
     """
     done: dict[str, Any] = {}
     failed = {}
-    rows = plan(configs)
+    rows, load = plan(configs), _Loader()
     for number, row in enumerate(rows, 1):
         say(f"row {number} of {len(rows)}: {row.name}")
         try:
-            summary = run_row(row, folder)
+            summary = run_row(row, folder, load)
         except NonFiniteError as error:
             say(str(error))
             failed[row.name] = str(error)

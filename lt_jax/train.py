@@ -12,7 +12,7 @@ from typing import Any
 
 from lt_jax import workdir
 from lt_jax.configuration import check_config, first_stage
-from lt_jax.data import load_dataset
+from lt_jax.data import Dataset, load_dataset
 from lt_jax.finish import finish
 from lt_jax.loop import Config, Loop, NonFiniteError, Run, Stop
 from lt_jax.prepare import prepare
@@ -22,7 +22,9 @@ from lt_jax.writers import say
 __all__ = ["NonFiniteError", "train"]
 
 
-def train(config: Config, folder: str | Path) -> dict[str, Any] | None:
+def train(
+    config: Config, folder: str | Path, *, dataset: Dataset | None = None
+) -> dict[str, Any] | None:
     """Trains what a config describes, or goes on where an earlier call stopped.
 
     Args:
@@ -30,6 +32,7 @@ def train(config: Config, folder: str | Path) -> dict[str, Any] | None:
       folder: of the run: checkpoints, metrics, summary and picture. One that already holds the
         finished run of this config is left as it is. A run of two stages has them in the folders
         ``stage1`` and ``stage2`` of it.
+      dataset: of ``config.data``, if it has been loaded already.
 
     Returns:
       The summary, as in ``summary.json``, of the last stage with the scores of the first under
@@ -57,8 +60,8 @@ def train(config: Config, folder: str | Path) -> dict[str, Any] | None:
         say(f"the run in {path} has finished already; nothing was changed.")
         return done
     if config["retrain"]["method"]:
-        return _two_stages(config, path)
-    return _train(prepare(config, path))
+        return _two_stages(config, path, dataset)
+    return _train(prepare(config, path, dataset))
 
 
 def _train(run: Run) -> dict[str, Any] | None:
@@ -73,9 +76,9 @@ def _train(run: Run) -> dict[str, Any] | None:
             loop.close()
 
 
-def _two_stages(config: Config, path: Path) -> dict[str, Any] | None:
+def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str, Any] | None:
     """Both stages, each resumable; the summary is that of the second."""
-    dataset = load_dataset(config["data"])
+    dataset = load_dataset(config["data"]) if dataset is None else dataset
     check_second_stage(config, dataset)
     first, folder = first_stage(config), path / workdir.STAGE1
     if workdir.finished_summary(folder) is None:
