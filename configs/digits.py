@@ -14,6 +14,9 @@ from lt_jax.configuration import base_config
 def get_config(method: str = "cross_entropy") -> ConfigDict:
     """Config of one method on long-tailed digits.
 
+    ``gcl``, ``crt``, ``lws``, ``tau_norm``, ``ncm`` and ``posthoc_logit_adjustment`` have two
+    stages.
+
     Args:
       method: one of `lt_jax.objectives.METHODS`, or names joined by ``+``.
 
@@ -38,4 +41,21 @@ def get_config(method: str = "cross_entropy") -> ConfigDict:
     for name in ("gaussian_cloud", "label_distribution_margin", "scale_logits"):
         if name in transforms:
             transforms[name].scale = 15.0  # 30 diverges on so few images
+    if config.retrain.method:
+        _second_stage(config.retrain)
     return config
+
+
+def _second_stage(retrain: ConfigDict) -> None:
+    """Smaller batches for few images; knobs are chosen among these on validation."""
+    if "tau" in retrain:
+        retrain.tau = tuple(k / 8 for k in range(17))
+    elif "features" in retrain:
+        retrain.features = ("plain", "unit", "centred_unit")
+    else:
+        retrain.epochs = 20
+        retrain.batch_size = 32
+        retrain.augment.mixup_alpha = 0.0  # so that features are computed once
+        retrain.optimizer.schedule = "cosine"
+        if "gaussian_cloud" in retrain.objective.transforms:
+            retrain.objective.transforms.gaussian_cloud.scale = 10.0

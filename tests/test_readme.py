@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from lt_jax.configuration import base_config
 from lt_jax.objectives import METHODS
+from lt_jax.two_stage import POST_HOC, STAGES, TRAINED, stage_fields
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,6 +61,19 @@ def test_every_field_is_in_the_reference(field):
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_is_in_the_table(method):
     assert f"`{method}`" in README.split("## Methods")[1].split("## Training")[0]
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_every_second_stage_is_in_the_table_and_its_fields_in_the_reference(stage):
+    assert f"| `{stage}` |" in README.split("### Second stages")[1].split("## Training")[0]
+    table = README.split("### Fields of a config")[1].split("## Adding")[0]
+    for name in stage_fields(stage):
+        assert f"`retrain.{name}`" in table or f"`{name}`" in table, name
+
+
+@pytest.mark.parametrize("kind", [*TRAINED, *POST_HOC])
+def test_every_kind_of_second_stage_is_in_the_reference(kind):
+    assert f"`{kind}`" in next(row for row in README.splitlines() if "`retrain.method`" in row)
 
 
 def test_every_file_linked_is_there():
