@@ -1,7 +1,8 @@
-r"""Long-tailed Fashion-MNIST and CIFAR-10 with the small network: methods compared on two CPU cores.
+r"""Long-tailed Fashion-MNIST and CIFAR-10 with the small network: all methods on two CPU cores.
 
     python launch/train.py --config=configs/small_lt.py:fashion_mnist,gcl --workdir=runs/fashion_gcl
-    python launch/sweep.py --config=configs/small_lt.py --sweep=all,fashion_mnist --workdir=runs/fashion
+    python launch/sweep.py --config=configs/small_lt.py --sweep=all,fashion_mnist \
+        --workdir=runs/fashion_lt
 
 After the colon: the data set (fashion_mnist, cifar10) and the method. The largest class has 1,000
 images and the smallest 10, 2,478 in all; 1,000 more are cut from train for validation. About two

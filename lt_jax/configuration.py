@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from lt_jax.data import DEFAULTS
 from lt_jax.errors import InputError
 from lt_jax.longtail import SCHEMES
 from lt_jax.objectives import method_spec
@@ -52,19 +53,7 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
             "seed": 0,
             "replicas": 1,
             "replica_mode": "auto",
-            "data": {
-                "source": "digits",
-                "data_dir": "",
-                "download": False,
-                "num_classes": 0,
-                "test_split": "test",
-                "imbalance": 50.0,
-                "imbalance_kind": "exponential",
-                "max_count": 0,
-                "class_counts": (),
-                "split_seed": 0,
-                "validation_size": 150,
-            },
+            "data": {**DEFAULTS, "imbalance": 50.0, "validation_size": 150},
             "sampling": {"scheme": "instance", "beta": 0.9999, "beta_spread": 1e-5},
             "augment": augment_fields(),
             "model": {
