@@ -10,6 +10,8 @@ minutes for five seeds of a first stage, seconds for most second ones. Scores: r
 and results/cifar10_lt_small.
 """
 
+import re
+
 from ml_collections import ConfigDict
 
 from lt_jax.configuration import base_config
@@ -21,7 +23,10 @@ SAMPLING = {
     "square_root_sampling": "square_root",
     "progressive_sampling": "progressive",
 }
+# After an @ comes how stage 2 draws its images: a scheme, or CBEN with its beta.
+SAMPLERS = ("class", "cben_0.9999", "cben_0.999", "cben_0.99", "square_root", "instance")
 SWEEPS = {
+    "samplers": tuple(f"{stage}@{sampler}" for stage in ("crt", "gcl") for sampler in SAMPLERS),
     "all": (
         "cross_entropy",
         "cross_entropy_mixup",
@@ -47,7 +52,8 @@ def get_config(row: str = "fashion_mnist,cross_entropy") -> ConfigDict:
     Args:
       row: ``data set,method``; the method is class_sampling, square_root_sampling,
         progressive_sampling, cross_entropy_mixup, or any that
-        `lt_jax.configuration.base_config` takes.
+        `lt_jax.configuration.base_config` takes, one of two stages followed by ``@`` and one of
+        `SAMPLERS` for the second.
 
     Returns:
       The config.
@@ -58,9 +64,10 @@ def get_config(row: str = "fashion_mnist,cross_entropy") -> ConfigDict:
     data_set, _, name = row.partition(",")
     if data_set not in CROP or not name:
         raise InputError(f"config string is {row!r}; expected such as 'fashion_mnist,gcl'")
+    full_name, (name, _, sampler) = name, name.partition("@")
     method = "cross_entropy" if name in (*SAMPLING, "cross_entropy_mixup") else name
     config = base_config(method)
-    config.name = f"{data_set}_lt100_{name.replace('/', '_')}"
+    config.name = f"{data_set}_lt100_{re.sub('[/@]', '_', full_name)}"
     config.data.source = f"tfds:{data_set}"
     config.data.imbalance = 100.0
     config.data.max_count = 1000
@@ -78,7 +85,21 @@ def get_config(row: str = "fashion_mnist,cross_entropy") -> ConfigDict:
     _methods(config)
     if config.retrain.method:
         _second_stage(config)
+    if sampler:
+        _sample(config, sampler)
     return config
+
+
+def _sample(config: ConfigDict, sampler: str) -> None:
+    if sampler not in SAMPLERS or "sampling" not in config.retrain:
+        raise InputError(
+            f"sampler is {sampler!r}; expected one of {', '.join(SAMPLERS)}, after a second stage"
+            " that is trained"
+        )
+    scheme, _, beta = sampler.partition("_") if sampler.startswith("cben") else (sampler, "", "")
+    config.retrain.sampling.scheme = "class_based_effective_number" if beta else scheme
+    if beta:
+        config.retrain.sampling.beta = float(beta)
 
 
 def _methods(config: ConfigDict) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lt_jax import workdir
+from lt_jax import metrics, workdir
 from lt_jax.data import Dataset
 from lt_jax.loop import Config, Run, evaluate
 from lt_jax.pictures import save_picture
@@ -32,6 +32,10 @@ def finish(
     """
     stacked = run.replicas.stack(states)
     selection: dict[str, Any] = {"last": {"steps": [run.total_steps] * len(run.seeds)}}
+    if "validation" in run.splits:
+        confusion = evaluate(run, states, "validation").confusion
+        score = metrics.balanced_accuracy(confusion)
+        selection["last"]["validation_balanced_accuracy"] = score.tolist()
     if stacked.best:
         selection["best_on_validation"] = {
             "steps": np.asarray(stacked.best.step).tolist(),

@@ -47,6 +47,10 @@ def compute(stage: SecondStage) -> dict[str, Any]:
     own = np.take_along_axis(numbers, chosen[:, None], axis=1)
     counts = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], count(own, splits["test"]))
     _save(stage, made, own[:, 0])
+    selection: dict[str, Any] = {"steps": [0] * replicas}
+    if scores is not None:
+        best = np.take_along_axis(scores, chosen[:, None], axis=1)[:, 0]
+        selection["validation_balanced_accuracy"] = best.tolist()
     knob = {
         "name": made.knob,
         "values": list(made.values),
@@ -59,7 +63,7 @@ def compute(stage: SecondStage) -> dict[str, Any]:
         stage.folder,
         seeds=seeds_of(config),
         counts={"last": counts},
-        selection={"last": {"steps": [0] * replicas}},
+        selection={"last": selection},
         training={"steps": 0, "steps_per_epoch": 0, "seconds": 0.0, "devices": mesh.size},
         extra={**stage.facts, "retrain": {"cached_features": True, "knob": knob}},
     )

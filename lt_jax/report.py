@@ -224,6 +224,9 @@ def write_tables(
             "" if summary is first else difference_text(summary, first) for summary in summaries
         ]
     }
+    on_validation = [_validation_score(summary) for summary in summaries]
+    if any(on_validation):
+        columns["on validation"] = on_validation
     if any("stage1" in summary for summary in summaries):
         columns["its stage 1"] = [_stage1_score(summary) for summary in summaries]
         columns["against its stage 1"] = [
@@ -248,6 +251,14 @@ def row_name(summary: Scores) -> str:
     """The method of a run: its name without that of the data, as in ``cifar10_lt100_gcl``."""
     name = str(summary["name"])
     return re.sub(r"^\w+_lt[\d.]+_", "", name)
+
+
+def _validation_score(summary: Scores) -> str:
+    scores = summary["test"]["last"].get("validation_balanced_accuracy")
+    if not scores:
+        return ""
+    deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+    return with_deviation(float(np.mean(scores)), deviation)
 
 
 def _stage1_score(summary: Scores) -> str:
