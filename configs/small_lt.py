@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
 
-CROP = {"fashion_mnist": 1, "cifar10": 4}
+CROP = {"fashion_mnist": 1, "cifar10": 2}
 SAMPLING = {
     "class_sampling": "class",
     "square_root_sampling": "square_root",
@@ -30,6 +30,7 @@ SWEEPS = {
     "all": (
         "cross_entropy",
         "cross_entropy_mixup",
+        "cosine",
         *SAMPLING,
         "cb_focal",
         "ldam_drw",
@@ -109,9 +110,6 @@ def _methods(config: ConfigDict) -> None:
         transforms.class_balanced.beta = 0.999  # 0.9999 is for classes of thousands
         if transforms.class_balanced.start_epoch:
             transforms.class_balanced.start_epoch = 32.0  # as 160 of 200
-    for name in ("gaussian_cloud", "label_distribution_margin", "scale_logits"):
-        if name in transforms:
-            transforms[name].scale = 15.0  # 30 diverges on so few images
 
 
 def _second_stage(config: ConfigDict) -> None:

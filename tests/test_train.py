@@ -6,79 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
-from flax import nnx
-from ml_collections import ConfigDict
+from tiny_runs import ROOT, Killed, PixelNet, StopAfter, dying, leaves, rows, scores, tiny
 
-from lt_jax import loop, models, objectives
-from lt_jax.configuration import base_config
+from lt_jax import models, objectives
 from lt_jax.errors import InputError
 from lt_jax.train import NonFiniteError, train
-
-ROOT = Path(__file__).parent.parent
-
-
-class PixelNet(nnx.Module):
-    """Batch-normalised pixels of 8x8 images as features: compiles in no time, has statistics."""
-
-    def __init__(self, num_channels, *, head, dtype, rngs):
-        self.norm = nnx.BatchNorm(64, momentum=0.9, dtype=dtype, rngs=rngs)
-        self.head = head
-
-    def features(self, images, *, train):
-        pixels = images.reshape(len(images), -1)
-        return self.norm(pixels, use_running_average=not train).astype(jnp.float32)
-
-    def __call__(self, images, *, train):
-        return self.head(self.features(images, train=train))
 
 
 @pytest.fixture(autouse=True)
 def _pixel_net(monkeypatch):
     monkeypatch.setitem(models.MODELS, "pixels", PixelNet)
-
-
-def tiny(method: str = "cross_entropy", **fields) -> ConfigDict:
-    """A run of a few steps on digits; fields by dotted name with ``__`` for the dots."""
-    config = base_config(method)
-    config.train.update(
-        epochs=2,
-        batch_size=64,
-        eval_batch_size=256,
-        log_every_steps=3,
-        checkpoint_every_epochs=1,
-        num_devices=1,
-        tensorboard=False,
-        progress=False,
-        picture=False,
-    )
-    config.model.name = "pixels"
-    config.data.max_count = 60
-    config.data.imbalance = 10.0
-    for name, value in fields.items():
-        target = config
-        *groups, last = name.split("__")
-        for group in groups:
-            target = target[group]
-        target[last] = value
-    return config
-
-
-def rows(workdir: Path) -> list[dict]:
-    """Rows of the metrics file without what depends on the clock."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in lines]
-
-
-def scores(summary: dict) -> dict:
-    """What the test set said."""
-    return summary["test"]
 
 
 def test_summary_says_everything_and_a_second_run_changes_nothing(tmp_path, capsys):
@@ -119,33 +59,6 @@ def test_every_method_of_the_registry_trains(method, tmp_path):
     assert summary["training"]["steps"] == summary["training"]["steps_per_epoch"]
 
 
-class StopAfter(loop.Stop):
-    """Acts like a signal that comes while step `step` runs."""
-
-    step = 0
-
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    @property
-    def asked(self):
-        self.calls += 1
-        # The loop asks once before each step, and once before each epoch.
-        return self.calls > StopAfter.step
-
-    @asked.setter
-    def asked(self, value):
-        pass
-
-
-def leaves(workdir: Path) -> list[np.ndarray]:
-    """Every array of the newest checkpoint: weights, optimizer, PLM's ratios, the best weights."""
-    steps = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
-    tree = ocp.StandardCheckpointer().restore(workdir / "checkpoints" / str(max(steps)) / "state")
-    return jax.tree.leaves(tree)
-
-
 @pytest.mark.parametrize(
     ("calls", "mode", "per_call"), [(3, "sequential", 1), (6, "sequential", 1), (4, "vmap", 2)]
 )
@@ -181,7 +94,7 @@ def test_killed_run_goes_on_from_its_checkpoint(tmp_path):
     """Death in the middle: rows written after the last checkpoint are not doubled."""
     config = tiny(train__epochs=3)
     whole = train(config, tmp_path / "whole")
-    with pytest.raises(_Killed):
+    with pytest.raises(Killed):
         _train_until(config, tmp_path / "parts")
     # What a kill in the middle of a line leaves behind.
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
@@ -191,24 +104,10 @@ def test_killed_run_goes_on_from_its_checkpoint(tmp_path):
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
-class _Killed(Exception):
-    pass
-
-
 def _train_until(config, workdir, last=2):
     """Trains and drops dead before an epoch, without any chance to save."""
-    original = loop.Loop._epoch
-
-    def dying(self, epoch):
-        if epoch == last:
-            raise _Killed
-        original(self, epoch)
-
-    loop.Loop._epoch = dying
-    try:
+    with dying(last):
         train(config, workdir)
-    finally:
-        loop.Loop._epoch = original
 
 
 def test_sigterm_saves_and_exits_cleanly(tmp_path):
@@ -315,7 +214,7 @@ def test_nonfinite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
 def test_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys, damage):
     config = tiny(train__epochs=3)
     whole = train(config, tmp_path / "whole")
-    with pytest.raises(_Killed):
+    with pytest.raises(Killed):
         _train_until(config, tmp_path / "run")
     steps = sorted(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir())
     newest = tmp_path / "run/checkpoints" / str(steps[-1])
@@ -353,7 +252,7 @@ def test_other_images_under_the_same_name_are_noticed(tmp_path):
     config.data.max_count = 40
     config.train.batch_size = 16
     write()
-    with pytest.raises(_Killed):
+    with pytest.raises(Killed):
         _train_until(config, tmp_path / "run", last=1)
     write()
     with pytest.raises(InputError, match="trained on other images"):
