@@ -58,7 +58,10 @@ def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
 
 def _draw_accuracy(axes: Any, summary: Scores) -> None:
     counts = np.array(summary["data"]["class_counts"])
-    for name, test in summary["test"].items():
+    shown = dict(summary["test"])
+    if "stage1" in summary:
+        shown["stage 1, last"] = summary["stage1"]["test"]["last"]
+    for name, test in shown.items():
         mean = np.array(test["mean"]["per_class"], float)
         std = np.nan_to_num(np.array(test["std"]["per_class"], float))
         axes.errorbar(counts, mean, yerr=std, fmt="o", ms=4, lw=1, label=name.replace("_", " "))
@@ -152,20 +155,27 @@ def save_ranking(
     if made is None:
         return
     figure, axes = made
-    labels = {"seed": "o", "stage 1": "d", "reported": "|"}
+    used = {"seed"}
     for y, summary in enumerate(summaries):
         test = summary["test"]["last"]
         score = 100 * test["mean"]["balanced_accuracy"]
         axes.barh(y, score, height=0.6, color="tab:blue", alpha=0.35)
         seeds = [100 * replica["balanced_accuracy"] for replica in test["replicas"]]
-        axes.plot(seeds, [y] * len(seeds), labels["seed"], color="tab:blue", ms=3)
+        axes.plot(seeds, [y] * len(seeds), "o", color="tab:blue", ms=3)
         if "stage1" in summary:
             mean = summary["stage1"]["test"]["last"]["mean"]["balanced_accuracy"]
-            axes.plot(100 * mean, y, labels["stage 1"], color="tab:orange", ms=6)
+            axes.plot(100 * mean, y, "d", color="tab:orange", ms=6)
+            used.add("its stage 1")
         for number in reported_for(reported, summary["config"], row_name(summary)):
-            axes.plot(number.value, y, labels["reported"], color="black", ms=16, mew=2)
-    for name, colour in (("seed", "tab:blue"), ("stage 1", "tab:orange"), ("reported", "black")):
-        axes.plot([], [], labels[name], color=colour, label=name)
+            axes.plot(number.value, y, "|", color="black", ms=16, mew=2)
+            used.add("reported")
+    for name, marker, colour in (
+        ("seed", "o", "tab:blue"),
+        ("its stage 1", "d", "tab:orange"),
+        ("reported", "|", "black"),
+    ):
+        if name in used:
+            axes.plot([], [], marker, color=colour, label=name, ls="")
     axes.set_yticks(range(len(summaries)), [row_name(s) for s in summaries])
     axes.invert_yaxis()
     low = min(r["balanced_accuracy"] for s in summaries for r in s["test"]["last"]["replicas"])
