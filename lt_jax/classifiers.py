@@ -96,8 +96,8 @@ def tau_normalised(heads: Tree, tau: Sequence[float]) -> PostHoc:
 
     def logits(number: Array, memory: Tree, features: Array) -> Array:
         kernel = memory["kernel"]
-        # A class whose weights are all zero keeps them.
-        length = jnp.maximum(jnp.linalg.norm(kernel, axis=0), 1e-12)
+        norm = jnp.linalg.norm(kernel, axis=0)
+        length = jnp.where(norm > 0, norm, 1.0)  # a class whose weights are all zero keeps them
         return jnp.dot(features, kernel / length**number, precision="highest")
 
     return PostHoc("tau", list(tau), np.asarray(tau, np.float32), heads, logits)
@@ -170,16 +170,20 @@ def nearest_class_mean(
     def means(own: Array) -> Tree:
         centre = own.mean(axis=0)
 
-        def of_kind(kind: Array) -> Array:
+        def of_kind(kind: Array) -> tuple[Array, Array]:
             changed = _features_of(kind, centre, own)
-            total = jax.ops.segment_sum(changed, segments, num_classes)
-            return total / jnp.maximum(count, 1)[:, None]
+            # Distances are taken from a point amid the features: far from it they would cancel.
+            origin = changed.mean(axis=0)
+            total = jax.ops.segment_sum(changed - origin, segments, num_classes)
+            return total / jnp.maximum(count, 1)[:, None], origin
 
-        return {"centre": centre, "means": jax.vmap(of_kind)(jnp.arange(3.0))}
+        each, origins = jax.vmap(of_kind)(jnp.arange(3.0))
+        return {"centre": centre, "means": each, "origins": origins}
 
     def logits(number: Array, memory: Tree, inputs: Array) -> Array:
-        x = _features_of(number, memory["centre"], inputs)
-        mu = memory["means"][number.astype(jnp.int32)]
+        kind = number.astype(jnp.int32)
+        x = _features_of(number, memory["centre"], inputs) - memory["origins"][kind]
+        mu = memory["means"][kind]
         inner = jnp.dot(x, mu.T, precision="highest")
         square = (x**2).sum(-1, keepdims=True) - 2 * inner + (mu**2).sum(-1)
         return jnp.where(count > 0, -square, -jnp.inf)

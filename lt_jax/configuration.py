@@ -278,8 +278,8 @@ def _check_candidates(retrain: Mapping[str, Any]) -> None:
                     f" {', '.join(NCM_FEATURES)}"
                 )
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if name == "tau" and value is not None and not (number and 0 <= value < 1e6):
-                raise InputError(f"config.retrain.tau holds {value!r}; expected numbers from 0 on")
+            if name == "tau" and value is not None and not (number and 0 <= value <= 10):
+                raise InputError(f"config.retrain.tau holds {value!r}; expected numbers in [0, 10]")
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,11 +36,15 @@ class Counts(NamedTuple):
     bin_confidence: Array
 
 
-def count(probabilities: Array, labels: Array, where: Array, *, bins: int = ECE_BINS) -> Counts:
+def count(
+    logits: Array, probabilities: Array, labels: Array, where: Array, *, bins: int = ECE_BINS
+) -> Counts:
     """Counts of one batch.
 
     Args:
-      probabilities: ``[B, C]``, float.
+      logits: ``[B, C]``, float; the largest is the prediction. Sigmoids of large ones are all 1 in
+        float32, and a tie would go to the class of the lowest number, mostly the most frequent.
+      probabilities: what they mean, ``[B, C]``, float.
       labels: integers ``[B]``.
       where: which rows count, bool ``[B]``: padding of the last batch does not.
       bins: equal bins of confidence, the largest probability, each closed on the right.
@@ -49,7 +53,7 @@ def count(probabilities: Array, labels: Array, where: Array, *, bins: int = ECE_
       `Counts`.
     """
     num_classes = probabilities.shape[-1]
-    predicted = jnp.argmax(probabilities, axis=-1)
+    predicted = jnp.argmax(logits, axis=-1)
     confidence = jnp.max(probabilities, axis=-1)
     index = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
     in_bin = (index[:, None] == jnp.arange(bins)) & where[:, None]

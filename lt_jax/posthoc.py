@@ -95,7 +95,7 @@ def _counter(stage: SecondStage, made: PostHoc, mesh: Mesh) -> Count:
 
     def one(number: Array, memory: Any, split: Split, rows: Array, where: Array) -> Any:
         logits = made.logits(number, memory, split.images[rows])
-        return metrics.count(squash(logits), split.labels[rows], where)
+        return metrics.count(logits, squash(logits), split.labels[rows], where)
 
     over_values = jax.vmap(one, in_axes=(0, None, None, None, None))
     axes = Split(0, None, None, None)

@@ -150,6 +150,7 @@ def make_eval_step(network: Network, objective: Objective, mesh: Mesh) -> EvalSt
         if _are_pixels(images):
             images = augment.normalize(images, split.mean, split.std)
         logits, _ = network.apply(params, stats, images, False)
-        return metrics.count(objective.probabilities(logits), split.labels[indices], where)
+        probabilities = objective.probabilities(logits)
+        return metrics.count(logits, probabilities, split.labels[indices], where)
 
     return step

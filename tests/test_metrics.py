@@ -17,7 +17,8 @@ def counts_of(probabilities, labels, batch=64):
         rows = np.arange(start, start + batch)
         where = rows < len(labels)
         rows = np.where(where, rows, 0)
-        part = count(jnp.asarray(probabilities[rows]), jnp.asarray(labels[rows]), where)
+        own = jnp.asarray(probabilities[rows])  # which is the largest is all that logits tell
+        part = count(own, own, jnp.asarray(labels[rows]), where)
         total = part if total is None else metrics.add(total, part)
     return total
 
@@ -70,7 +71,7 @@ def test_scores_are_those_of_scikit_learn():
 
 def test_padding_rows_do_not_count():
     probabilities, labels = jnp.full((3, 2), 0.5), jnp.array([0, 1, 0])
-    nothing = metrics.count(probabilities, labels, jnp.zeros(3, bool))
+    nothing = metrics.count(probabilities, probabilities, labels, jnp.zeros(3, bool))
     assert all(np.all(np.asarray(leaf) == 0) for leaf in nothing)
 
 
@@ -78,3 +79,11 @@ def test_average_precision_without_positives_is_nan():
     found = metrics.average_precision([[0.2, 0.4], [0.3, 0.1]], [[1, 0], [0, 0]])
     assert found[0] == pytest.approx(0.5)
     assert np.isnan(found[1])
+
+
+def test_saturated_sigmoids_do_not_tie():
+    """In float32 the sigmoids of 17.5 and 25 are both 1; the prediction is still the larger one."""
+    logits = jnp.array([[17.5, 9.0, 25.0]])
+    where = jnp.array([True])
+    counts = metrics.count(logits, jax.nn.sigmoid(logits), jnp.array([2]), where)
+    assert int(counts.confusion[2, 2]) == 1

@@ -81,7 +81,13 @@ def sampling_probabilities(
     elif scheme == "effective_number":
         mass = counts * normalised_inverse(effective_number(counts, check_beta(beta)))
     elif scheme == "class_based_effective_number":
-        betas = np.full(counts.shape, check_beta(beta))
+        check_beta(beta)
+        if not beta_spread >= 0 or not beta + beta_spread < 1:
+            raise InputError(
+                f"beta_spread is {beta_spread!r}; expected 0 or more, and less than 1 with the beta"
+                f" of {beta!r} it is added to"
+            )
+        betas = np.full(counts.shape, beta)
         betas[present] += beta_spread * cloud_sizes(counts[present])
         mass = counts * normalised_inverse(effective_number(counts, betas))
     else:
