@@ -4,6 +4,7 @@ python launch/demo.py --workdir=demo
 """
 
 import runpy
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -11,6 +12,7 @@ from absl import flags
 from lt_jax import cli, pictures, report
 from lt_jax.errors import InputError
 from lt_jax.sweep import load_configs, run_sweep
+from lt_jax.writers import say
 
 WORKDIR = flags.DEFINE_string("workdir", "demo", "Folder for the runs, the table and the picture.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds of each method.", lower_bound=1)
@@ -35,12 +37,15 @@ def main() -> None:
         raise InputError("--methods is empty; expected such as cross_entropy,cb_focal")
     module = runpy.run_path(str(Path(__file__).parent.parent / "configs/digits.py"))
     configs = load_configs(module, None, METHODS.value, [], SEEDS.value)
-    folder = Path(cli.required(WORKDIR))
+    folder = Path(cli.required(WORKDIR)).expanduser()
     summaries: list[list[report.Scores]] = []
     try:
-        run_sweep(configs, folder, summaries.append)
+        failed = run_sweep(configs, folder, summaries.append)
     except InterruptedError:  # a signal: what is done stays, the rest goes on next time
         return
+    if failed:
+        say(f"methods that failed: {', '.join(failed)}.")
+        sys.exit(cli.NOT_FINITE)
     pictures.save_comparison(summaries[-1], folder / "comparison.png")
     report.write_tables(summaries[-1], folder)
     report.print_table(summaries[-1])

@@ -32,7 +32,7 @@ REPORTED = flags.DEFINE_string("reported", "", "CSV of reported numbers, results
 
 def main() -> None:
     """Runs, and writes the table after each row."""
-    folder = Path(cli.required(WORKDIR))
+    folder = Path(cli.required(WORKDIR)).expanduser()
     if not Path(CONFIG.value).is_file():
         raise InputError(f"there is no config file {CONFIG.value}; expected configs/digits.py")
     module = runpy.run_path(CONFIG.value)
@@ -47,7 +47,8 @@ def main() -> None:
         failed = run_sweep(configs, folder, write)
     except InterruptedError:
         return
-    say(f"the table is in {folder / 'table.md'}.")
+    if len(failed) < len(configs):
+        say(f"the table is in {folder / 'table.md'}.")
     if failed:
         say(f"rows that failed: {', '.join(failed)}.")
         sys.exit(cli.NOT_FINITE)

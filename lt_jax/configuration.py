@@ -140,7 +140,16 @@ def read_config(path: Path) -> ConfigDict:
         given = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
-    return _typed(_completed(given, _thawed(base_config()))).lock()
+    default = _thawed(base_config())
+    if not isinstance(given, Mapping) or not all(
+        isinstance(given.get(name, {}), Mapping)
+        for name, group in default.items()
+        if isinstance(group, Mapping)
+    ):
+        raise InputError(f"{path} is not the config of a run")
+    config = _typed(_completed(given, default)).lock()
+    check_config(config)
+    return config
 
 
 def _completed(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:

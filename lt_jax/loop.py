@@ -135,17 +135,11 @@ class Loop:
 
     def _check_same_data(self, before: dict[str, Any]) -> None:
         own = self.run.fingerprint
-        if {k: before.get(k) for k in own if k != "stage1"} != {
-            k: v for k, v in own.items() if k != "stage1"
-        }:
+        # What an earlier version did not note cannot be compared.
+        if any(value != own.get(name) for name, value in before.items()):
             raise InputError(
                 f"the run in {self.run.folder} was trained on other images than those now in"
                 f" {self.run.config['data']['source']}; choose another workdir"
-            )
-        if before.get("stage1") != own.get("stage1"):
-            raise InputError(
-                f"the run in {self.run.folder} was started from another stage 1; choose another"
-                " workdir"
             )
 
     def go(self) -> bool:

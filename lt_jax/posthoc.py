@@ -15,7 +15,7 @@ from lt_jax.checkpoint import Checkpoints
 from lt_jax.classifiers import PostHoc, adjusted, nearest_class_mean, tau_normalised
 from lt_jax.features import feature_splits, shared_batches
 from lt_jax.finish import write_summary
-from lt_jax.prepare import put_splits, seeds_of
+from lt_jax.prepare import data_fingerprint, put_splits, seeds_of
 from lt_jax.stage1 import SecondStage
 from lt_jax.state import TrainState
 from lt_jax.steps import Split
@@ -34,7 +34,7 @@ def compute(stage: SecondStage) -> dict[str, Any]:
       The summary.
     """
     config, replicas = stage.config, len(stage.stage1.rows)
-    workdir.claim(config, stage.folder)
+    stage.claim()
     mesh = sharding.make_mesh(config["train"]["num_devices"])
     splits = feature_splits(stage.frozen, put_splits(stage.dataset, mesh), mesh, config["train"])
     made = _classifier(stage, splits["train"])
@@ -126,5 +126,5 @@ def _save(stage: SecondStage, made: PostHoc, numbers: np.ndarray) -> None:
         best=(),
     )
     checkpoints = Checkpoints(stage.folder / workdir.CHECKPOINTS, 2)
-    checkpoints.save(0, state, {"data": stage.fingerprint()})
+    checkpoints.save(0, state, {"data": data_fingerprint(stage.dataset.info())})
     checkpoints.close()

@@ -141,7 +141,8 @@ def data_fingerprint(info: Config) -> dict[str, Any]:
     Returns:
       A dictionary that JSON can hold.
     """
-    return {k: info[k] for k in ("index_hash", "class_counts", "pixel_mean", "total_test")}
+    names = ("index_hash", "class_counts", "pixel_mean", "total_test", "test_hash")
+    return {name: info[name] for name in names if name in info}
 
 
 def check_augmentation(name: str, augmentation: Config, dataset: Dataset) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from lt_jax.errors import InputError
 
+_COLUMNS = ("paper", "dataset", "imbalance", "backbone", "method", "metric", "value", "note")
 # Names of rows here, and of methods in the file.
 _SAME = {
     "cross_entropy": ("softmax", "ce"),
@@ -40,9 +41,15 @@ def read_reported(path: Path) -> list[dict[str, str]]:
     """
     try:
         with path.open(newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            float(row["value"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} cannot be read as reported numbers ({error})") from error
+    missing = [name for name in _COLUMNS if rows and name not in rows[0]]
+    if missing:
+        raise InputError(f"{path} has no column {missing[0]!r}; expected {', '.join(_COLUMNS)}")
+    return rows
 
 
 def reported_for(
@@ -61,18 +68,23 @@ def reported_for(
     Example:
       >>> row = {"paper": "CB", "dataset": "cifar10", "imbalance": "100", "method": "softmax",
       ...        "backbone": "resnet32", "metric": "top1_error", "value": "29.64", "note": ""}
-      >>> config = {"data": {"source": "tfds:cifar10", "imbalance": 100.0},
-      ...           "model": {"name": "resnet32"}}
+      >>> from lt_jax.configuration import base_config
+      >>> config = base_config()
+      >>> config.data.source, config.data.imbalance = "tfds:cifar10", 100.0
+      >>> config.model.name = "resnet32"
       >>> [round(r.value, 2) for r in reported_for([row], config, "cross_entropy")]
       [70.36]
     """
-    data_set = config["data"]["source"].removeprefix("tfds:")
+    data = config["data"]
+    if data["imbalance_kind"] != "exponential" or data["max_count"] or len(data["class_counts"]):
+        return []  # another long tail than that of the papers
+    data_set = data["source"].removeprefix("tfds:")
     names = _SAME.get(method, (method,))
     found = []
     for row in rows:
         same = (
             row["dataset"] == data_set
-            and row["imbalance"] == f"{config['data']['imbalance']:g}"
+            and row["imbalance"] == f"{data['imbalance']:g}"
             and row["backbone"] == config["model"]["name"]
             and row["method"] in names
         )

@@ -21,13 +21,28 @@ from lt_jax.data import Dataset, load_dataset, make_order
 from lt_jax.errors import InputError
 from lt_jax.features import feature_splits
 from lt_jax.finish import finish
+from lt_jax.longtail import log_prior
 from lt_jax.loop import Config, Loop, Run, Stop
 from lt_jax.objectives import Objective, build_objective
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.posthoc import compute
-from lt_jax.prepare import check_augmentation, count_steps, make_model, put_splits, seeds_of
+from lt_jax.prepare import (
+    check_augmentation,
+    count_steps,
+    data_fingerprint,
+    make_model,
+    put_splits,
+    seeds_of,
+)
 from lt_jax.replicas import make_replicas, use_vmap
-from lt_jax.stage1 import SecondStage, check_same_images, describe, find_stage1, load_frozen
+from lt_jax.stage1 import (
+    SecondStage,
+    check_same_images,
+    check_same_start,
+    describe,
+    find_stage1,
+    load_frozen,
+)
 from lt_jax.state import Network, TrainState, init_state
 from lt_jax.steps import Split, make_eval_step, make_train_step
 from lt_jax.two_stage import POST_HOC
@@ -73,9 +88,10 @@ def retrain(
     check_config(config)
     path = Path(folder).expanduser().absolute()
     stage1 = find_stage1(config, from_folder)
-    if path in (stage1.folder, stage1.folder.parent):
+    if path == stage1.folder.parent or path.is_relative_to(stage1.folder):
         raise InputError(f"workdir {path} is that of stage 1; choose another for stage 2")
     workdir.check_config_matches(config, path)
+    check_same_start(path, stage1)
     done = workdir.finished_summary(path)
     if done is not None:
         say(f"the run in {path} has finished already; nothing was changed.")
@@ -107,6 +123,13 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
             " base_config('cross_entropy/crt')"
         )
     first = build_objective(config["objective"], dataset.class_counts)
+    if fields["weights"] == "best_on_validation" and not len(dataset.validation_labels):
+        raise InputError(
+            "config.retrain.weights is 'best_on_validation', but there is no validation split;"
+            " use 'last', or set config.data.validation_size"
+        )
+    if method == "logit_adjustment":
+        log_prior(dataset.class_counts)  # refuses a class without images
     if method == "tau_norm" and first.wants_cosines:
         raise InputError(
             "config.retrain.method is 'tau_norm', but the head of stage 1 takes cosines, in which"
@@ -126,6 +149,8 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
     check_augmentation("config.retrain.augment", fields["augment"], dataset)
     make_optimizer(fields["optimizer"], make_schedule(fields["optimizer"], 1, fields["epochs"]))
     second = build_objective(fields["objective"], dataset.class_counts)
+    if method == "crt":
+        make_model(config, dataset, second)  # refuses a head that does not fit
     if method != "crt" and first.wants_cosines != second.wants_cosines:
         heads = ["cosine" if o.wants_cosines else "linear" for o in (first, second)]
         raise InputError(
@@ -137,7 +162,7 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
 def _trained(stage: SecondStage) -> dict[str, Any] | None:
     """Trains a classifier on the frozen features."""
     run = _prepare(stage)
-    workdir.claim(stage.config, stage.folder)
+    stage.claim()
     with Stop() as stop:
         loop = Loop(run, stop)
         try:
@@ -208,7 +233,7 @@ def _prepare(stage: SecondStage) -> Run:
         seeds=seeds_of(config),
         steps_per_epoch=steps,
         total_steps=total,
-        fingerprint=stage.fingerprint(),
+        fingerprint=data_fingerprint(dataset.info()),
         stage=2,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,15 @@ class Stage1(NamedTuple):
     summary: dict[str, Any]
     rows: tuple[int, ...]
 
+    def identity(self) -> str:
+        """Which weights these are, as 16 hex digits: a hash of the files of the last checkpoint."""
+        step = self.folder / workdir.CHECKPOINTS / str(self.summary["training"]["steps"])
+        digest = hashlib.sha256()
+        for path in sorted(p for p in (step / "state").rglob("*") if p.is_file()):
+            digest.update(str(path.relative_to(step)).encode())
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
+
 
 class Frozen(NamedTuple):
     """The network of stage 1 with its weights, one set for each replica.
@@ -71,13 +81,11 @@ class SecondStage(NamedTuple):
         """Those of the second stage."""
         return self.config["retrain"]
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Of the images and of the weights of stage 1."""
-        sums = [
-            float(np.abs(leaf.astype(np.float64)).sum())
-            for leaf in jax.tree.leaves(self.frozen.params)
-        ]
-        return {**data_fingerprint(self.dataset.info()), "stage1": sums}
+    def claim(self) -> None:
+        """Makes the folder, and notes in it what is started from."""
+        workdir.claim(self.config, self.folder)
+        if not (self.folder / workdir.FROM).exists():
+            workdir.write_json(self.folder / workdir.FROM, {"weights": self.stage1.identity()})
 
 
 _DECISIVE = ("data", "model", "objective", "sampling", "augment", "optimizer")
@@ -137,6 +145,8 @@ def find_stage1(config: Config, folder: str | Path) -> Stage1:
             f"stage 1 in {path} has not finished: there is no {workdir.SUMMARY}; start it again"
             " to go on"
         )
+    if not {"seeds", "data", "training", "test", "name"} <= set(summary):
+        raise InputError(f"{path / workdir.SUMMARY} is not the summary of a finished run")
     _check_same_stage(plain(first_stage(config)), there, path)
     missing = [seed for seed in seeds_of(config) if seed not in summary["seeds"]]
     if missing:
@@ -169,6 +179,20 @@ def _check_same_stage(here: Config, there: Config, path: Path) -> None:
             )
 
 
+def check_same_start(folder: Path, stage1: Stage1) -> None:
+    """Refuses the folder of a second stage that was started from other weights.
+
+    Raises:
+      InputError: naming the folder.
+    """
+    path = folder / workdir.FROM
+    if path.exists() and json.loads(path.read_text())["weights"] != stage1.identity():
+        raise InputError(
+            f"workdir {folder} belongs to a second stage that was started from other weights than"
+            f" those in {stage1.folder}; choose another workdir"
+        )
+
+
 def check_same_images(stage1: Stage1, dataset: Dataset) -> None:
     """Refuses data that are not those of stage 1, though their name and fields are.
 
@@ -177,6 +201,7 @@ def check_same_images(stage1: Stage1, dataset: Dataset) -> None:
     """
     before = data_fingerprint(stage1.summary["data"])
     now = json.loads(json.dumps(data_fingerprint(dataset.info())))
+    before = {name: value for name, value in before.items() if name in now}
     if len(before["class_counts"]) != len(now["class_counts"]):
         raise InputError(
             f"stage 1 in {stage1.folder} has {len(before['class_counts'])} classes, and"
@@ -202,8 +227,7 @@ def load_frozen(stage1: Stage1, dataset: Dataset, which: str) -> Frozen:
       `Frozen`.
 
     Raises:
-      InputError: if the checkpoint is gone, damaged or of another network, or if there is no
-        validation split by which ``best_on_validation`` could have been kept.
+      InputError: if the checkpoint is gone, damaged or of another network.
     """
     config, summary = stage1.config, stage1.summary
     steps_per_epoch = summary["training"]["steps_per_epoch"]
@@ -216,11 +240,6 @@ def load_frozen(stage1: Stage1, dataset: Dataset, which: str) -> Frozen:
     )
     network = make_model(config, dataset, objective)
     has_validation = len(dataset.validation_labels) > 0
-    if which == "best_on_validation" and not has_validation:
-        raise InputError(
-            "config.retrain.weights is 'best_on_validation', but there is no validation split;"
-            " use 'last', or set config.data.validation_size"
-        )
     one = jax.eval_shape(
         lambda key: init_state(network.init(key), optimizer, objective, keep_best=has_validation),
         jax.random.key(0),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from lt_jax.configuration import check_config, first_stage, plain
 from lt_jax.data import Dataset, load_dataset
 from lt_jax.errors import InputError
 from lt_jax.loop import NonFiniteError
-from lt_jax.retrain import retrain
+from lt_jax.prepare import prepare
+from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.stage1 import decisive
 from lt_jax.train import train
 from lt_jax.writers import say
@@ -28,12 +30,14 @@ class Row(NamedTuple):
     Attributes:
       name: of the row, a name for its folder too.
       config: of the run.
-      stage1: folder name of its first stage; empty for a run of one stage.
+      stage1: folder of its first stage; empty for a run of one stage.
+      same_as: an earlier row of one stage that is the same run; empty if there is none.
     """
 
     name: str
     config: ConfigDict
-    stage1: str
+    stage1: str = ""
+    same_as: str = ""
 
 
 def override(config: ConfigDict, settings: Sequence[str]) -> None:
@@ -61,11 +65,30 @@ def override(config: ConfigDict, settings: Sequence[str]) -> None:
             value = json.loads(text)
         except ValueError:
             value = {"True": True, "False": False}.get(text, text)
+        value = tuple(value) if isinstance(value, list) else value
+        if not _has(config, setting):
+            known = [path for path, _ in workdir.flatten(plain(config))]
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise InputError(f"config has no field {name!r}{hint}")
+        if isinstance(_value(config, name), ConfigDict):
+            raise InputError(
+                f"setting is {setting!r}, but {name} is a group; expected {name}.FIELD"
+            )
+        number = isinstance(_value(config, name), float) and isinstance(value, bool)
         try:
-            value = tuple(value) if isinstance(value, list) else value
-            config.update_from_flattened_dict({name: value})
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"setting {setting!r} does not fit the config ({error})") from error
+            config.update_from_flattened_dict({name: value if not number else text})
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"setting is {setting!r}; expected a value such as {_value(config, name)!r}"
+            ) from error
+
+
+def _value(config: ConfigDict, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = value[part]
+    return value
 
 
 def load_configs(
@@ -92,6 +115,8 @@ def load_configs(
     """
     if bool(sweep) == bool(rows):
         raise InputError("expected either --sweep or --row, such as --row=cross_entropy --row=gcl")
+    if "get_config" not in module:
+        raise InputError("the config file has no get_config")
     if sweep and "get_sweep" not in module:
         raise InputError("the config file has no get_sweep; name the rows by --row")
     configs: dict[str, ConfigDict] = {}
@@ -142,13 +167,48 @@ def plan(configs: Mapping[str, ConfigDict]) -> list[Row]:
         if config.retrain.method:
             double.append((name, config))
         else:
-            folders.setdefault(_identity(config), name)
-            single.append(Row(name, config, ""))
+            first = folders.setdefault(_identity(config), name)
+            single.append(Row(name, config, same_as="" if first == name else first))
     rows = single
     for name, config in double:
-        stage1 = folders.setdefault(_identity(first_stage(config)), f"{name}_stage1")
-        rows.append(Row(name, config, stage1))
+        own = f"{name}_stage1"
+        while own in configs:
+            own += "_"
+        rows.append(Row(name, config, folders.setdefault(_identity(first_stage(config)), own)))
     return rows
+
+
+def check(rows: Sequence[Row], folder: Path) -> Dataset:
+    """Refuses rows that could not run, before the first of them does.
+
+    Args:
+      rows: from `plan`.
+      folder: of the sweep.
+
+    Returns:
+      The data set of all rows.
+
+    Raises:
+      InputError: naming the row, or two that are on different data and so make no table.
+    """
+    data = plain(rows[0].config)["data"]
+    for row in rows:
+        if plain(row.config)["data"] != data:
+            raise InputError(
+                f"rows {rows[0].name!r} and {row.name!r} are on different data; expected one table"
+                " for each"
+            )
+    dataset = load_dataset(data)
+    for row in rows:
+        try:
+            prepare(first_stage(row.config), folder, dataset)
+            if row.stage1:
+                check_second_stage(row.config, dataset)
+        except InputError as error:
+            raise InputError(f"row {row.name!r}: {error}") from error
+        if not row.same_as:
+            workdir.check_config_matches(row.config, folder / row.name)
+    return dataset
 
 
 def _identity(config: ConfigDict) -> str:
@@ -157,43 +217,27 @@ def _identity(config: ConfigDict) -> str:
     return json.dumps([decisive(fields), fields["seed"], fields["replicas"]])
 
 
-def run_row(row: Row, folder: Path, load: Callable[[ConfigDict], Dataset]) -> Summary | None:
+def run_row(row: Row, folder: Path, dataset: Dataset) -> Summary | None:
     """Runs a row, or what is missing of it.
 
     Args:
       row: from `plan`.
       folder: of the sweep.
-      load: gives the data set of a config.
+      dataset: of the row.
 
     Returns:
       Its summary; None if a signal stopped it.
     """
     path = folder / row.name
     if not row.stage1:
-        done = workdir.finished_summary(path) is not None
-        return train(row.config, path, dataset=None if done else load(row.config))
+        return train(row.config, path, dataset=dataset)
     before = folder / row.stage1
     if workdir.finished_summary(before) is None:
         first = first_stage(row.config)
         first.name = row.stage1
-        if train(first, before, dataset=load(row.config)) is None:
+        if train(first, before, dataset=dataset) is None:
             return None
-    done = workdir.finished_summary(path) is not None
-    return retrain(row.config, path, before, dataset=None if done else load(row.config))
-
-
-class _Loader:
-    """Keeps the last data set: the rows of a table mostly share one, and decoding takes time."""
-
-    def __init__(self) -> None:
-        self._key = ""
-        self._dataset: Dataset | None = None
-
-    def __call__(self, config: ConfigDict) -> Dataset:
-        key = json.dumps(plain(config)["data"])
-        if self._dataset is None or key != self._key:
-            self._key, self._dataset = key, load_dataset(config["data"])
-        return self._dataset
+    return retrain(row.config, path, before, dataset=dataset)
 
 
 def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) -> dict[str, str]:
@@ -212,18 +256,28 @@ def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) 
       InterruptedError: if a signal stopped a run; it goes on when called again.
     """
     done: dict[str, Any] = {}
-    failed = {}
-    rows, load = plan(configs), _Loader()
+    failed: dict[str, str] = {}
+    folder, rows = folder.expanduser(), plan(configs)
+    dataset = check(rows, folder)
     for number, row in enumerate(rows, 1):
         say(f"row {number} of {len(rows)}: {row.name}")
-        try:
-            summary = run_row(row, folder, load)
-        except NonFiniteError as error:
-            say(str(error))
-            failed[row.name] = str(error)
+        reason = failed.get(row.same_as) or failed.get(row.stage1)
+        if reason is None:
+            try:
+                if row.same_as:
+                    summary: Summary | None = {**done[row.same_as], "name": row.name}
+                else:
+                    summary = run_row(row, folder, dataset)
+            except NonFiniteError as error:
+                reason = str(error)
+                if row.stage1 and workdir.finished_summary(folder / row.stage1) is None:
+                    failed[row.stage1] = reason  # rows that share it fail with it
+        if reason is not None:
+            say(reason)
+            failed[row.name] = reason
             continue
         if summary is None:
             raise InterruptedError
         done[row.name] = summary
         after_each([done[name] for name in configs if name in done])
-    return failed
+    return {row.name: failed[row.name] for row in rows if row.name in failed}

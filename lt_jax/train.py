@@ -87,6 +87,7 @@ def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str
         workdir.claim(config, path)
         if _train(run) is None:
             return None
+    workdir.claim(config, path)
     summary = retrain(config, path / workdir.STAGE2, folder, dataset=dataset)
     if summary is not None:
         workdir.write_json(path / workdir.SUMMARY, summary)

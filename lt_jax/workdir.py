@@ -24,6 +24,7 @@ INDIFFERENT = {
 }
 CHECKPOINTS, TENSORBOARD, PICTURE = "checkpoints", "tensorboard", "picture.png"
 STAGE1, STAGE2 = "stage1", "stage2"  # folders of a run of two stages
+FROM = "stage1.json"  # which weights a second stage was started from
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -79,9 +80,21 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
 
 
 def finished_summary(workdir: Path) -> dict[str, Any] | None:
-    """The summary of a run that has finished, or None."""
+    """The summary of a run that has finished, or None.
+
+    Raises:
+      InputError: if there is a file that cannot be read as one.
+    """
     path = workdir / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        summary = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as the summary of a run ({error})") from error
+    if not isinstance(summary, dict) or not summary:
+        raise InputError(f"{path} is not the summary of a finished run")
+    return summary
 
 
 def claim(config: Mapping[str, Any], workdir: Path) -> None:

@@ -96,6 +96,7 @@ class Dataset:
             "pixel_mean": self.mean.tolist(),
             "pixel_std": self.std.tolist(),
             "test_class_counts": test.tolist(),
+            "test_hash": array_hash(self.test_labels, self.test_images),
         }
 
 
@@ -204,6 +205,14 @@ def index_hash(indices: npt.ArrayLike, labels: npt.ArrayLike) -> str:
     """
     data = b"".join(np.asarray(a).astype("<i8").tobytes() for a in (indices, labels))
     return hashlib.sha256(data).hexdigest()[:16]
+
+
+def array_hash(*arrays: npt.NDArray[Any]) -> str:
+    """The content of arrays, as 16 hex digits."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
 
 
 def _wanted_counts(available: Counts, options: Mapping[str, Any]) -> tuple[Counts, float, str]:

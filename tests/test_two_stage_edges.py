@@ -1,0 +1,288 @@
+"""Edges of second stages and sweeps: what a review found, so that it stays mended."""
+
+# ruff: noqa: F811 (fixtures are imported, and named again as arguments)
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_retrain import (  # noqa: F401 (fixtures)
+    _no_training,
+    _tiny_network,
+    assert_refused,
+    ce,
+    digits_as_arrays,
+    gcl,
+    second,
+)
+from tiny_runs import ROOT, Killed, checkpoint, snapshot, tiny
+
+from lt_jax.configuration import base_config
+from lt_jax.data.sources import load_source
+from lt_jax.errors import InputError
+from lt_jax.reported import read_reported, reported_for
+from lt_jax.retrain import retrain
+from lt_jax.sweep import load_configs, override, plan, run_sweep
+from lt_jax.train import train
+
+COUNTS = (60, 40, 30, 20, 10, 10, 10, 10, 10, 0)
+LATE = {
+    "best weights": lambda: second(
+        "crt", data__validation_size=0, retrain__weights="best_on_validation"
+    ),
+    "explicit head": lambda: tiny(
+        "cross_entropy/crt/gcl", model__head="linear", retrain__batch_size=64
+    ),
+    "empty class": lambda: second("posthoc_logit_adjustment", data__class_counts=COUNTS),
+}
+
+
+@pytest.mark.usefixtures("_no_training")
+@pytest.mark.parametrize("name", LATE)
+def test_refused_before_the_first_stage_is_trained(name, tmp_path):
+    assert_refused(lambda: train(LATE[name](), tmp_path / "run"), ".", tmp_path / "run")
+
+
+def test_empty_class_leaves_no_folder(tmp_path):
+    config = second("posthoc_logit_adjustment", data__class_counts=COUNTS)
+    train(tiny(replicas=2, data__class_counts=COUNTS), tmp_path / "a")
+    assert_refused(lambda: retrain(config, tmp_path / "b", tmp_path / "a"), "count", tmp_path / "b")
+
+
+def test_stage_1_trained_apart_in_its_place(tmp_path, ce):
+    shutil.copytree(ce.folder, tmp_path / "stage1")
+    summary = train(second("crt"), tmp_path)
+    assert train(second("crt"), tmp_path) == summary
+
+
+def test_sentence_of_a_misspelt_setting():
+    with pytest.raises(InputError) as error:
+        override(base_config("crt"), ["train.epoch=3"])
+    assert len(str(error.value)) < 200
+    assert "\\" not in str(error.value)
+
+
+def test_true_is_no_number():
+    config = base_config("crt")
+    with pytest.raises(InputError):
+        override(config, ["optimizer.learning_rate=true"])
+
+
+def test_rows_on_different_images_make_no_table(tmp_path):
+    a, b = tiny(train__epochs=1), tiny(train__epochs=1, data__imbalance=20.0)
+    with pytest.raises(InputError, match="rows 'a' and 'b' are on different data"):
+        run_sweep({"a": a, "b": b}, tmp_path / "s", lambda s: None)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("text", [b"a,b\n1,2\n", b"\xff\xfe\x00"])
+def test_reported_file_is_checked_when_read(tmp_path, text):
+    (tmp_path / "r.csv").write_bytes(text)
+    with pytest.raises(InputError):
+        reported_for(read_reported(tmp_path / "r.csv"), tiny(), "cross_entropy")
+
+
+ROW = {
+    "paper": "P",
+    "dataset": "cifar10",
+    "imbalance": "100",
+    "method": "gcl",
+    "backbone": "resnet32",
+    "metric": "top1_accuracy",
+    "value": "82.68",
+    "note": "",
+}
+
+
+@pytest.mark.parametrize(
+    "change", [{"imbalance_kind": "step"}, {"max_count": 1000}, {"class_counts": (9,) * 10}]
+)
+def test_reported_numbers_are_of_the_same_data(change):
+    data = {
+        "source": "tfds:cifar10",
+        "imbalance": 100.0,
+        "imbalance_kind": "exponential",
+        "max_count": 0,
+        "class_counts": (),
+        **change,
+    }
+    assert reported_for([ROW], {"data": data, "model": {"name": "resnet32"}}, "gcl") == []
+
+
+def test_other_test_images_are_noticed(tmp_path):
+    source = digits_as_arrays(tmp_path / "my.npz")
+    train(tiny(replicas=2, data__source=source), tmp_path / "a")
+    digits_as_arrays(tmp_path / "my.npz", y_test=load_source("digits").test_labels[::-1])
+    with pytest.raises(InputError):
+        retrain(second("tau_norm", data__source=source), tmp_path / "b", tmp_path / "a")
+
+
+def other_weights(ce, folder):
+    other = Path(shutil.copytree(ce.folder, folder))
+    shutil.rmtree(other / "checkpoints/6")
+    (other / "checkpoints/3").rename(other / "checkpoints/6")
+    return other
+
+
+def test_computed_classifier_is_saved_anew(tmp_path, ce, monkeypatch):
+    def die(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lt_jax.posthoc.write_summary", die)
+        with pytest.raises(Killed):
+            retrain(second("tau_norm"), tmp_path / "run", ce.folder)
+    with pytest.raises(InputError, match="started from other weights"):
+        retrain(second("tau_norm"), tmp_path / "run", other_weights(ce, tmp_path / "other"))
+
+
+def test_finished_second_stage_of_another_stage_1(tmp_path, ce):
+    retrain(second("tau_norm"), tmp_path / "run", ce.folder)
+    with pytest.raises(InputError):
+        retrain(second("tau_norm"), tmp_path / "run", other_weights(ce, tmp_path / "other"))
+
+
+def test_folder_inside_stage_1(tmp_path, ce):
+    first = Path(shutil.copytree(ce.folder, tmp_path / "ce"))
+    before = snapshot(first)
+    with pytest.raises(InputError, match="is that of stage 1"):
+        retrain(second("tau_norm"), first / "tau", first)
+    assert snapshot(first) == before
+
+
+def test_folder_is_the_checkpoints_folder(tmp_path, ce):
+    first = Path(shutil.copytree(ce.folder, tmp_path / "ce"))
+    before = snapshot(first)
+    with pytest.raises(InputError, match="is that of stage 1"):
+        retrain(second("tau_norm"), first / "checkpoints", first)
+    assert snapshot(first) == before
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_summary_of_stage_1_that_is_damaged(tmp_path, ce, text):
+    first = Path(shutil.copytree(ce.folder, tmp_path / "ce"))
+    (first / "summary.json").write_text(text)
+    with pytest.raises(InputError):
+        retrain(second("crt"), tmp_path / "run", first)
+
+
+def test_config_of_stage_1_that_is_damaged(tmp_path, ce):
+    first = Path(shutil.copytree(ce.folder, tmp_path / "ce"))
+    for text in ("[]", '{"retrain": 3}', '{"data": {"imbalance": "x"}}'):
+        (first / "config.json").write_text(text)
+        with pytest.raises(InputError):
+            retrain(second("crt"), tmp_path / "run", first)
+
+
+def sweep(home, *flags):
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, *flags], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+
+
+SMALL = [
+    "--set=train.epochs=1",
+    "--set=data.max_count=60",
+    "--set=data.imbalance=10",
+    "--set=train.picture=false",
+    "--set=train.progress=false",
+    "--set=train.tensorboard=false",
+    "--seeds=1",
+]
+
+
+def test_workdir_with_a_tilde(tmp_path):
+    done = sweep(tmp_path, "launch/sweep.py", "--row=cross_entropy", *SMALL, "--workdir=~/x")
+    assert done.returncode == 0, done.stderr[-1500:]
+    assert (tmp_path / "x/table.md").exists()
+
+
+def test_all_rows_failed(tmp_path):
+    done = sweep(
+        tmp_path,
+        "launch/sweep.py",
+        "--row=cross_entropy",
+        *SMALL,
+        "--set=optimizer.learning_rate=1e38",
+        "--set=train.epochs=3",
+        f"--workdir={tmp_path / 's'}",
+    )
+    assert done.returncode == 3, done.stderr[-1500:]
+    assert ("the table is in" in done.stderr) == (tmp_path / "s/table.md").exists(), done.stderr
+
+
+def test_row_config_errors_before_training(tmp_path):
+    configs = {"a": tiny(), "b": tiny("crt", retrain__batch_size=4096)}
+    with pytest.raises(InputError):
+        run_sweep(configs, tmp_path / "s", lambda s: None)
+    assert not (tmp_path / "s").exists()
+
+
+def test_stage1_folder_name_is_taken(tmp_path):
+    a = tiny()
+    b = tiny("crt", optimizer__learning_rate=0.3)
+    rows = plan({"crt_stage1": a, "crt": b})
+    assert rows[1].stage1 != "crt_stage1"
+
+
+def test_equal_rows_are_trained_once(tmp_path):
+    configs = runpy.run_path(str(ROOT / "configs/cifar_lt.py"))
+    rows = plan(load_configs(configs, "both_tables,cifar10,100", [], [], 5))
+    same = {r.name: r.same_as for r in rows if r.same_as}
+    assert same == {"cifar10_lt100_cb_best": "cifar10_lt100_cb_focal_1"}
+    seen = []
+    small = {"a": tiny(train__epochs=1), "b": tiny(train__epochs=1)}
+    small["b"].name = "b"
+    run_sweep(small, tmp_path, seen.append)
+    assert [s["name"] for s in seen[-1]] == ["cross_entropy", "b"]
+    assert seen[-1][0]["test"] == seen[-1][1]["test"]
+    assert not (tmp_path / "b").exists()
+
+
+def test_config_file_without_get_config(tmp_path):
+    (tmp_path / "c.py").write_text("x = 1\n")
+    done = sweep(
+        tmp_path,
+        "launch/sweep.py",
+        f"--config={tmp_path / 'c.py'}",
+        "--row=a",
+        f"--workdir={tmp_path / 's'}",
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_retrain_flag_sentence(tmp_path, ce):
+    done = sweep(
+        tmp_path,
+        "launch/retrain_classifier.py",
+        f"--from_workdir={ce.folder}",
+        "--set=epoch=3",
+        f"--workdir={tmp_path / 's'}",
+    )
+    assert done.returncode == 2
+    assert "\\n" not in done.stderr
+    assert len(done.stderr) < 300
+
+
+def test_workdir_nested_name(tmp_path, ce):
+    c = tiny("gcl/crt")
+    assert "/" not in c.name
+    configs = load_configs({"get_config": lambda m: tiny(m)}, None, ["gcl/crt"], [], 1)
+    assert list(configs) == ["gcl_crt"]
+
+
+def test_best_weights_are_used(tmp_path, ce):
+    c = second("tau_norm", retrain__weights="best_on_validation", retrain__tau=(0.0,))
+    retrain(c, tmp_path / "r", ce.folder)
+    b = checkpoint(ce.folder)["best"]
+    np.testing.assert_array_equal(
+        checkpoint(tmp_path / "r")["stats"]["params"]["head"]["kernel"],
+        b["params"]["head"]["kernel"],
+    )
