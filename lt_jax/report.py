@@ -130,7 +130,7 @@ def table_rows(
     for summary in summaries:
         test = summary["test"][which]
         cells = [with_deviation(test["mean"][name], test["std"][name]) for name in names]
-        rows.append([summary["name"], str(len(summary["seeds"])), *cells])
+        rows.append([row_name(summary), str(len(summary["seeds"])), *cells])
     return rows
 
 
@@ -280,5 +280,5 @@ def _explanation(first: Scores) -> list[str]:
         f"Hardware: {first['hardware']['cpu']}, {first['hardware']['device']}; jax"
         f" {first['versions']['jax']}; commit {first['commit']}.",
         "",
-        f"    {first['command']}",
+        f"    {environment.command_line()}",
     ]
