@@ -166,7 +166,8 @@ def save_ranking(
             mean = summary["stage1"]["test"]["last"]["mean"]["balanced_accuracy"]
             axes.plot(100 * mean, y, "d", color="tab:orange", ms=6)
             used.add("its stage 1")
-        for number in reported_for(reported, summary["config"], row_name(summary)):
+        known = reported_for(reported, summary["config"], row_name(summary)) if reported else []
+        for number in known:
             axes.plot(number.value, y, "|", color="black", ms=16, mew=2)
             used.add("reported")
     for name, marker, colour in (

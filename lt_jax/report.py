@@ -232,7 +232,9 @@ def write_tables(
         columns["against its stage 1"] = [
             difference_text(s, first_row(s)) if "stage1" in s else "" for s in summaries
         ]
-    known = [reported_for(reported, s["config"], row_name(s)) for s in summaries]
+    known = [
+        reported_for(reported, s["config"], row_name(s)) if reported else [] for s in summaries
+    ]
     if any(known):
         columns["reported"] = ["; ".join(f"{r.value:.1f} ({r.source})" for r in k) for k in known]
     header += columns

@@ -75,8 +75,6 @@ def reported_for(
       >>> [round(r.value, 2) for r in reported_for([row], config, "cross_entropy")]
       [70.36]
     """
-    if not rows:
-        return []
     data = config["data"]
     if data["imbalance_kind"] != "exponential" or data["max_count"] or len(data["class_counts"]):
         return []  # another long tail than that of the papers
