@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lt_jax import report
+from lt_jax import environment, report
 from lt_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -70,7 +70,7 @@ def test_tables_hold_what_was_measured(tmp_path):
     text = (tmp_path / "table.md").read_text()
     assert "| cb | 2 | 80.0 ± 14.1 |" in text
     assert "+25.0 [" in text
-    assert "python x.py" in text
+    assert environment.command_line() in text  # that made the table
     assert (tmp_path / "table.csv").read_text().splitlines()[2].startswith("cb,2,80.0 ± 14.1")
 
 
