@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax.typing import DTypeLike
 
 from lt_jax import longtail
 from lt_jax.losses._inputs import Array, check_number, constant, prepare
 from lt_jax.losses.cross_entropy import softmax_cross_entropy
 
 
-def draw_cloud(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+def draw_cloud(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
     """Noise of GCL: N(0, 1/3) (standard deviation one third) clipped to [-1, 1].
 
     Args:
