@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from lt_jax import augment, sharding
-from lt_jax.data import eval_order
+from lt_jax.data import shared_order
 from lt_jax.loop import Config
 from lt_jax.replicas import compiler_options
 from lt_jax.stage1 import Frozen
@@ -43,7 +43,7 @@ def feature_splits(
     result = {}
     for name, split in splits.items():
         count = len(split.labels)
-        batches, _ = shared_batches(count, options["eval_batch_size"], mesh)
+        batches, _ = shared_order(count, options["eval_batch_size"], mesh.size)
         replicas = []
         for r in range(len(jax.tree.leaves(frozen.params)[0])):
             params, stats = jax.device_put(
@@ -53,9 +53,3 @@ def feature_splits(
             replicas.append(jnp.concatenate(parts)[:count])
         result[name] = split._replace(images=jax.device_put(jnp.stack(replicas), everywhere))
     return result
-
-
-def shared_batches(count: int, size: int, mesh: Mesh) -> tuple[Array, Array]:
-    """All examples in batches that the devices share evenly, see `lt_jax.data.eval_order`."""
-    size = min(size, count)
-    return eval_order(count, -(-size // mesh.size) * mesh.size)

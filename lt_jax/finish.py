@@ -11,9 +11,31 @@ import numpy as np
 
 from lt_jax import metrics, workdir
 from lt_jax.data import Dataset
-from lt_jax.loop import Config, Run, evaluate
+from lt_jax.loop import Config, Loop, Run, Stop, evaluate
 from lt_jax.pictures import save_picture
 from lt_jax.report import summarize
+
+
+def carry_out(run: Run, extra: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """Trains what was prepared, in its folder, from where an earlier call stopped.
+
+    Args:
+      run: what `lt_jax.prepare` gave; its folder is claimed.
+      extra: further fields of the summary.
+
+    Returns:
+      The summary; None if a signal stopped it.
+
+    Raises:
+      NonFiniteError: if the loss or the weights stop being finite.
+    """
+    with Stop() as stop:
+        loop = Loop(run, stop)
+        try:
+            finished = loop.go()
+            return finish(run, loop.states, loop.seconds, extra) if finished else None
+        finally:
+            loop.close()
 
 
 def finish(

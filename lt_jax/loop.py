@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from lt_jax import metrics, workdir
 from lt_jax.checkpoint import Checkpoints
-from lt_jax.data import Dataset, eval_order
+from lt_jax.data import Dataset, shared_order
 from lt_jax.errors import InputError
 from lt_jax.replicas import Replicas
 from lt_jax.steps import Split
@@ -62,11 +62,7 @@ def evaluate(run: Run, states: Any, split: str, which: str = "last") -> metrics.
       `metrics.Counts`.
     """
     data = run.splits[split]
-    # A split smaller than a batch would be mostly padding; what pads is masked, so that any size
-    # can be rounded up to what the devices share evenly.
-    size = min(run.options["eval_batch_size"], len(data.labels))
-    size = -(-size // run.mesh.size) * run.mesh.size
-    batches, where = eval_order(len(data.labels), size)
+    batches, where = shared_order(len(data.labels), run.options["eval_batch_size"], run.mesh.size)
     return run.replicas.evaluate(states, which, data, batches, where)
 
 

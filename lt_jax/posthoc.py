@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from lt_jax import metrics, sharding, workdir
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.classifiers import PostHoc, adjusted, nearest_class_mean, tau_normalised
-from lt_jax.features import feature_splits, shared_batches
+from lt_jax.data import shared_order
+from lt_jax.features import feature_splits
 from lt_jax.finish import write_summary
 from lt_jax.prepare import data_fingerprint, put_splits, seeds_of
 from lt_jax.stage1 import SecondStage
@@ -104,7 +105,7 @@ def _counter(stage: SecondStage, made: PostHoc, mesh: Mesh) -> Count:
 
     def count(numbers: np.ndarray, split: Split) -> metrics.Counts:
         size = stage.config["train"]["eval_batch_size"]
-        batches, where = shared_batches(len(split.labels), size, mesh)
+        batches, where = shared_order(len(split.labels), size, mesh.size)
         total = None
         for rows, kept in zip(batches, where, strict=True):
             part = over_replicas(numbers, memory, split, rows, kept)

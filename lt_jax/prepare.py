@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from lt_jax import augment, sharding
 from lt_jax.data import Dataset, load_dataset, make_order
@@ -83,33 +85,116 @@ def prepare(config: Config, folder: Path, dataset: Dataset | None = None) -> Run
     mesh = sharding.make_mesh(options["num_devices"])
     sharding.check_batch_size("config.train.batch_size", options["batch_size"], mesh)
     dataset = load_dataset(config["data"]) if dataset is None else dataset
-    steps_per_epoch = count_steps("config.train.batch_size", options["batch_size"], dataset)
-    total = steps_per_epoch * options["epochs"]
+    check_fits("config.train.batch_size", options["batch_size"], dataset)
     check_augmentation("config.augment", config["augment"], dataset)
-    objective = build_objective(
-        config["objective"], dataset.class_counts, steps_per_epoch=steps_per_epoch
+    training = make_training(config, options, dataset)
+    network = make_model(config, dataset, training.objective)
+    return assemble(
+        config,
+        config,
+        options,
+        folder,
+        dataset,
+        mesh,
+        training,
+        network,
+        lambda key, _: network.init(key),
+        put_splits(dataset, mesh),
+        vmapped=use_vmap(config["replica_mode"], config["replicas"]),
     )
-    schedule = make_schedule(config["optimizer"], steps_per_epoch, total)
-    optimizer = make_optimizer(config["optimizer"], schedule)
-    network = make_model(config, dataset, objective)
-    has_validation = len(dataset.validation_labels) > 0
+
+
+class Training(NamedTuple):
+    """What the steps of a stage minimise, how, and how many they are."""
+
+    objective: Objective
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    steps_per_epoch: int
+    total_steps: int
+
+
+def make_training(fields: Config, options: Config, dataset: Dataset) -> Training:
+    """The objective and the optimizer of a stage.
+
+    Args:
+      fields: of the stage: ``objective`` and ``optimizer``.
+      options: ``epochs`` and ``batch_size``, at most the number of images.
+      dataset: it is trained on.
+
+    Returns:
+      `Training`.
+
+    Raises:
+      InputError: for a name or a number that cannot be used.
+    """
+    steps = len(dataset.train_labels) // options["batch_size"]
+    total = steps * options["epochs"]
+    objective = build_objective(fields["objective"], dataset.class_counts, steps_per_epoch=steps)
+    schedule = make_schedule(fields["optimizer"], steps, total)
+    optimizer = make_optimizer(fields["optimizer"], schedule)
+    return Training(objective, schedule, optimizer, steps, total)
+
+
+def assemble(
+    config: Config,
+    fields: Config,
+    options: Config,
+    folder: Path,
+    dataset: Dataset,
+    mesh: jax.sharding.Mesh,
+    training: Training,
+    network: Network,
+    weights: Callable[[jax.Array, int], tuple[Any, Any]],
+    splits: dict[str, Split],
+    *,
+    vmapped: bool,
+    split_axes: Any = None,
+    stage: int = 1,
+) -> Run:
+    """A run of a stage from its parts.
+
+    Args:
+      config: of all stages.
+      fields: of this one: ``sampling`` and ``augment``.
+      options: of this one, see `Run`.
+      folder: where it will write.
+      dataset: it is trained on.
+      mesh: devices that share each batch.
+      training: from `make_training`.
+      network: what is trained.
+      weights: ``(key, number of the replica) -> (params, stats)`` at the start.
+      splits: on the device.
+      vmapped: whether replicas run side by side.
+      split_axes: see `make_replicas`.
+      stage: 1 or 2.
+
+    Returns:
+      A `Run`.
+
+    Raises:
+      InputError: for a sampling that cannot be used.
+    """
+    keep_best = "validation" in splits
+    objective, optimizer = training.objective, training.optimizer
     replicas = make_replicas(
-        lambda key, _: init_state(
-            network.init(key), optimizer, objective, keep_best=has_validation
+        lambda key, replica: init_state(
+            weights(key, replica), optimizer, objective, keep_best=keep_best
         ),
         make_order(
-            config["sampling"],
+            fields["sampling"],
             dataset.train_labels,
             dataset.num_classes,
             options["batch_size"],
             options["epochs"],
         ),
-        make_train_step(network, objective, optimizer, config["augment"], mesh),
+        make_train_step(network, objective, optimizer, fields["augment"], mesh),
         make_eval_step(network, objective, mesh),
-        vmapped=use_vmap(config["replica_mode"], config["replicas"]),
+        vmapped=vmapped,
         num_replicas=config["replicas"],
         steps_per_call=options["steps_per_call"],
         mesh=mesh,
+        split_axes=split_axes,
     )
     return Run(
         config=config,
@@ -118,12 +203,13 @@ def prepare(config: Config, folder: Path, dataset: Dataset | None = None) -> Run
         dataset=dataset,
         mesh=mesh,
         replicas=replicas,
-        schedule=schedule,
-        splits=put_splits(dataset, mesh),
+        schedule=training.schedule,
+        splits=splits,
         seeds=seeds_of(config),
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total,
+        steps_per_epoch=training.steps_per_epoch,
+        total_steps=training.total_steps,
         fingerprint=data_fingerprint(dataset.info()),
+        stage=stage,
     )
 
 
@@ -164,15 +250,14 @@ def check_augmentation(name: str, augmentation: Config, dataset: Dataset) -> Non
         raise InputError(f"{name} does not fit {dataset.source}: {error}") from error
 
 
-def count_steps(name: str, batch_size: int, dataset: Dataset) -> int:
-    """Whole batches in an epoch; refuses a batch that is larger than the data."""
+def check_fits(name: str, batch_size: int, dataset: Dataset) -> None:
+    """Refuses a batch that is larger than the data."""
     num_examples = len(dataset.train_labels)
     if batch_size > num_examples:
         raise InputError(
             f"{name} is {batch_size}; expected at most {num_examples}, the number of training"
             " images"
         )
-    return num_examples // batch_size
 
 
 def put_splits(dataset: Dataset, mesh: jax.sharding.Mesh) -> dict[str, Split]:

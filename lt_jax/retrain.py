@@ -17,24 +17,24 @@ import jax.numpy as jnp
 from lt_jax import sharding, workdir
 from lt_jax.classifiers import frozen_network, scaled_logits
 from lt_jax.configuration import check_config
-from lt_jax.data import Dataset, load_dataset, make_order
+from lt_jax.data import Dataset, load_dataset
 from lt_jax.errors import InputError
 from lt_jax.features import feature_splits
-from lt_jax.finish import finish
+from lt_jax.finish import carry_out
 from lt_jax.longtail import log_prior
-from lt_jax.loop import Config, Loop, Run, Stop
+from lt_jax.loop import Config, Run
 from lt_jax.objectives import Objective, build_objective
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.posthoc import compute
 from lt_jax.prepare import (
+    assemble,
     check_augmentation,
-    count_steps,
-    data_fingerprint,
+    check_fits,
     make_model,
+    make_training,
     put_splits,
-    seeds_of,
 )
-from lt_jax.replicas import make_replicas, use_vmap
+from lt_jax.replicas import use_vmap
 from lt_jax.stage1 import (
     SecondStage,
     check_same_images,
@@ -43,8 +43,8 @@ from lt_jax.stage1 import (
     find_stage1,
     load_frozen,
 )
-from lt_jax.state import Network, TrainState, init_state
-from lt_jax.steps import Split, make_eval_step, make_train_step
+from lt_jax.state import Network
+from lt_jax.steps import Split
 from lt_jax.two_stage import POST_HOC
 from lt_jax.writers import say
 
@@ -145,13 +145,13 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
         return
     mesh = sharding.make_mesh(config["train"]["num_devices"])
     sharding.check_batch_size("config.retrain.batch_size", fields["batch_size"], mesh)
-    count_steps("config.retrain.batch_size", fields["batch_size"], dataset)
+    check_fits("config.retrain.batch_size", fields["batch_size"], dataset)
     check_augmentation("config.retrain.augment", fields["augment"], dataset)
     make_optimizer(fields["optimizer"], make_schedule(fields["optimizer"], 1, fields["epochs"]))
     second = build_objective(fields["objective"], dataset.class_counts)
     if method == "crt":
         make_model(config, dataset, second)  # refuses a head that does not fit
-    if method != "crt" and first.wants_cosines != second.wants_cosines:
+    elif first.wants_cosines != second.wants_cosines:
         heads = ["cosine" if o.wants_cosines else "linear" for o in (first, second)]
         raise InputError(
             f"config.retrain.method is {method!r}, which keeps the {heads[0]} head of stage 1, but"
@@ -163,15 +163,7 @@ def _trained(stage: SecondStage) -> dict[str, Any] | None:
     """Trains a classifier on the frozen features."""
     run = _prepare(stage)
     stage.claim()
-    with Stop() as stop:
-        loop = Loop(run, stop)
-        try:
-            if not loop.go():
-                return None
-            facts = {**stage.facts, "retrain": {"cached_features": _is_cached(stage.fields)}}
-            return finish(run, loop.states, loop.seconds, facts)
-        finally:
-            loop.close()
+    return carry_out(run, {**stage.facts, "retrain": {"cached_features": _is_cached(stage.fields)}})
 
 
 def _is_cached(fields: Config) -> bool:
@@ -183,57 +175,34 @@ def _prepare(stage: SecondStage) -> Run:
     """A run that trains the classifier only."""
     config, fields, dataset = stage.config, stage.fields, stage.dataset
     mesh = sharding.make_mesh(config["train"]["num_devices"])
-    steps = count_steps("config.retrain.batch_size", fields["batch_size"], dataset)
     options = {**config["train"], "epochs": fields["epochs"], "batch_size": fields["batch_size"]}
-    cached = _is_cached(fields)
+    training = make_training(fields, options, dataset)
+    splits, cached = put_splits(dataset, mesh), _is_cached(fields)
     if cached:  # a step takes microseconds: an epoch is one call
+        steps = training.steps_per_epoch
         options |= {"steps_per_call": steps, "log_every_steps": steps}
-    total = steps * fields["epochs"]
-    objective = build_objective(fields["objective"], dataset.class_counts, steps_per_epoch=steps)
-    schedule = make_schedule(fields["optimizer"], steps, total)
-    optimizer = make_optimizer(fields["optimizer"], schedule)
-    network, start = _classifier(stage, objective, on_features=cached)
-    has_validation = len(dataset.validation_labels) > 0
+        splits = feature_splits(stage.frozen, splits, mesh, options)
+    network, start = _classifier(stage, training.objective, on_features=cached)
 
-    def init(key: Array, replica: int) -> TrainState:
+    def weights(key: Array, replica: int) -> tuple[Tree, Tree]:
         own = jax.tree.map(lambda leaf: leaf[replica], (stage.frozen.params, stage.frozen.stats))
         stats = dict(zip(("params", "stats"), own, strict=True))
-        weights = (start(key, own[0]["head"]), stats)
-        return init_state(weights, optimizer, objective, keep_best=has_validation)
+        return start(key, own[0]["head"]), stats
 
-    order = make_order(
-        fields["sampling"],
-        dataset.train_labels,
-        dataset.num_classes,
-        fields["batch_size"],
-        fields["epochs"],
-    )
-    replicas = make_replicas(
-        init,
-        order,
-        make_train_step(network, objective, optimizer, fields["augment"], mesh),
-        make_eval_step(network, objective, mesh),
+    return assemble(
+        config,
+        fields,
+        options,
+        stage.folder,
+        dataset,
+        mesh,
+        training,
+        network,
+        weights,
+        splits,
         # Without convolutions side by side is faster everywhere.
         vmapped=cached or use_vmap(config["replica_mode"], config["replicas"]),
-        num_replicas=config["replicas"],
-        steps_per_call=options["steps_per_call"],
-        mesh=mesh,
         split_axes=Split(0, None, None, None) if cached else None,
-    )
-    splits = put_splits(dataset, mesh)
-    return Run(
-        config=config,
-        options=options,
-        folder=stage.folder,
-        dataset=dataset,
-        mesh=mesh,
-        replicas=replicas,
-        schedule=schedule,
-        splits=feature_splits(stage.frozen, splits, mesh, options) if cached else splits,
-        seeds=seeds_of(config),
-        steps_per_epoch=steps,
-        total_steps=total,
-        fingerprint=data_fingerprint(dataset.info()),
         stage=2,
     )
 

@@ -18,9 +18,8 @@ from lt_jax.configuration import first_stage, plain, read_config
 from lt_jax.data import Dataset
 from lt_jax.errors import InputError
 from lt_jax.loop import Config
-from lt_jax.objectives import Objective, build_objective
-from lt_jax.optimizers import make_optimizer, make_schedule
-from lt_jax.prepare import data_fingerprint, make_model, seeds_of
+from lt_jax.objectives import Objective
+from lt_jax.prepare import data_fingerprint, make_model, make_training, seeds_of
 from lt_jax.report import aggregate
 from lt_jax.state import Network, init_state
 
@@ -230,14 +229,8 @@ def load_frozen(stage1: Stage1, dataset: Dataset, which: str) -> Frozen:
       InputError: if the checkpoint is gone, damaged or of another network.
     """
     config, summary = stage1.config, stage1.summary
-    steps_per_epoch = summary["training"]["steps_per_epoch"]
-    objective = build_objective(
-        config["objective"], dataset.class_counts, steps_per_epoch=steps_per_epoch
-    )
-    total = summary["training"]["steps"]
-    optimizer = make_optimizer(
-        config["optimizer"], make_schedule(config["optimizer"], steps_per_epoch, total)
-    )
+    training = make_training(config, config["train"], dataset)
+    objective, optimizer = training.objective, training.optimizer
     network = make_model(config, dataset, objective)
     has_validation = len(dataset.validation_labels) > 0
     one = jax.eval_shape(
@@ -249,7 +242,7 @@ def load_frozen(stage1: Stage1, dataset: Dataset, which: str) -> Frozen:
     template = jax.tree.map(
         lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (replicas, *leaf.shape)), one
     )
-    state = read_step(stage1.folder / workdir.CHECKPOINTS, total, template)
+    state = read_step(stage1.folder / workdir.CHECKPOINTS, summary["training"]["steps"], template)
     weights = state.best if which == "best_on_validation" else state
     rows = np.asarray(stage1.rows)
     params, stats = jax.tree.map(

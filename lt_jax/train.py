@@ -1,7 +1,7 @@
 """Training: from a config and a folder to a summary, resumable at any step.
 
 Read from the top: `train` checks everything, `prepare` builds what a run consists of
-(`lt_jax.prepare`), `Loop` goes through the steps (`lt_jax.loop`), `finish` reads the test set, once
+(`lt_jax.prepare`), `carry_out` goes through the steps (`lt_jax.loop`) and reads the test set, once
 (`lt_jax.finish`). A config with a second stage is trained in two folders, one after the other.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 from lt_jax import workdir
 from lt_jax.configuration import check_config, first_stage
 from lt_jax.data import Dataset, load_dataset
-from lt_jax.finish import finish
-from lt_jax.loop import Config, Loop, NonFiniteError, Run, Stop
+from lt_jax.finish import carry_out
+from lt_jax.loop import Config, NonFiniteError
 from lt_jax.prepare import prepare
 from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.writers import say
@@ -61,19 +61,9 @@ def train(
         return done
     if config["retrain"]["method"]:
         return _two_stages(config, path, dataset)
-    return _train(prepare(config, path, dataset))
-
-
-def _train(run: Run) -> dict[str, Any] | None:
-    """Trains what was prepared, in its folder."""
-    workdir.claim(run.config, run.folder)
-    with Stop() as stop:
-        loop = Loop(run, stop)
-        try:
-            finished = loop.go()
-            return finish(run, loop.states, loop.seconds) if finished else None
-        finally:
-            loop.close()
+    run = prepare(config, path, dataset)
+    workdir.claim(config, path)
+    return carry_out(run)
 
 
 def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str, Any] | None:
@@ -85,7 +75,8 @@ def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str
         workdir.check_config_matches(first, folder)
         run = prepare(first, folder, dataset)
         workdir.claim(config, path)
-        if _train(run) is None:
+        workdir.claim(first, folder)
+        if carry_out(run) is None:
             return None
     workdir.claim(config, path)
     summary = retrain(config, path / workdir.STAGE2, folder, dataset=dataset)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lt_jax import train as train_module
 from lt_jax.configuration import base_config, check_config
 from lt_jax.errors import InputError
 from lt_jax.train import train
@@ -24,7 +23,7 @@ def _no_training(monkeypatch):
     def refuse(*_):
         raise AssertionError("training started")
 
-    monkeypatch.setattr(train_module, "Loop", refuse)
+    monkeypatch.setattr("lt_jax.finish.Loop", refuse)
 
 
 def changed(method="cross_entropy", **fields):

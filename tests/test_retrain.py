@@ -29,9 +29,8 @@ from tiny_runs import (
     tiny,
 )
 
-from lt_jax import models
+from lt_jax import loop, models
 from lt_jax import retrain as retrain_module
-from lt_jax import train as train_module
 from lt_jax.configuration import base_config, first_stage
 from lt_jax.data import load_dataset, make_order
 from lt_jax.data.sources import load_source
@@ -357,24 +356,25 @@ def assert_same_run(folder: Path, other: Path):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(("where", "calls"), [("train", 4), ("retrain", 6)])
-def test_stopped_in_either_stage_and_resumed_is_bit_exact(where, calls, gcl, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("stage", "calls"), [(1, 4), (2, 6)])
+def test_stopped_in_either_stage_and_resumed_is_bit_exact(stage, calls, gcl, tmp_path, monkeypatch):
     """A signal in the middle of an epoch of stage 1, or of stage 2."""
     with monkeypatch.context() as patch:
-        patch.setattr(f"lt_jax.{where}.Stop", StopAfter)
+        stops = iter([loop.Stop] * (stage - 1) + [StopAfter])
+        patch.setattr("lt_jax.finish.Stop", lambda: next(stops)())
         StopAfter.step = calls
         assert train(gcl.config, tmp_path) is None
-    assert (tmp_path / "stage1/summary.json").exists() == (where == "retrain")
-    assert (tmp_path / "stage2").exists() == (where == "retrain")
+    assert (tmp_path / "stage1/summary.json").exists() == (stage == 2)
+    assert (tmp_path / "stage2").exists() == (stage == 2)
     assert not (tmp_path / "summary.json").exists()
     assert not (tmp_path / "stage2/summary.json").exists()
     stage1 = snapshot(tmp_path / "stage1")
     summary = train(gcl.config, tmp_path)
     assert summary["stage1"]["test"] == gcl.summary["stage1"]["test"]
     assert scores(summary) == scores(gcl.summary)
-    for stage in ("stage1", "stage2"):
-        assert_same_run(tmp_path / stage, gcl.folder / stage)
-    if where == "retrain":
+    for name in ("stage1", "stage2"):
+        assert_same_run(tmp_path / name, gcl.folder / name)
+    if stage == 2:
         assert snapshot(tmp_path / "stage1") == stage1
 
 
@@ -393,7 +393,7 @@ def test_stopped_on_computed_features_and_resumed_is_bit_exact(done, ce, tmp_pat
     """There an epoch is one call; the fresh head and the drawn images come from keys alone."""
     run = done("crt")
     with monkeypatch.context() as patch:
-        patch.setattr("lt_jax.retrain.Stop", StopAfter)
+        patch.setattr("lt_jax.finish.Stop", StopAfter)
         StopAfter.step = 2
         assert retrain(run.config, tmp_path, ce.folder) is None
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["3"]
@@ -551,8 +551,7 @@ def _no_training(monkeypatch):
     def refuse(*_):
         raise AssertionError("it started")
 
-    monkeypatch.setattr(train_module, "Loop", refuse)
-    monkeypatch.setattr(retrain_module, "Loop", refuse)
+    monkeypatch.setattr("lt_jax.finish.Loop", refuse)
     monkeypatch.setattr(retrain_module, "compute", refuse)
 
 

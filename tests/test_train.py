@@ -79,7 +79,7 @@ def test_stopped_and_resumed_is_bit_exact(tmp_path, monkeypatch, calls, mode, pe
     config.objective.transforms.class_balanced.start_epoch = 1.0
     whole = train(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("lt_jax.train.Stop", StopAfter)
+        patch.setattr("lt_jax.finish.Stop", StopAfter)
         StopAfter.step = calls
         assert train(config, tmp_path / "parts") is None
     assert not (tmp_path / "parts" / "summary.json").exists()

@@ -1,7 +1,7 @@
 """Image sets: where they come from, how they are split, how batches are drawn on the device."""
 
 from lt_jax.data.dataset import DEFAULTS, Dataset, index_hash, load_dataset, pixel_statistics
-from lt_jax.data.device import epoch_order, eval_order
+from lt_jax.data.device import epoch_order, eval_order, shared_order
 from lt_jax.data.sampling import Members, draw, make_order, members_of
 from lt_jax.data.sources import Source, load_source
 from lt_jax.data.splits import validation_counts, validation_indices
@@ -20,6 +20,7 @@ __all__ = [
     "make_order",
     "members_of",
     "pixel_statistics",
+    "shared_order",
     "validation_counts",
     "validation_indices",
 ]

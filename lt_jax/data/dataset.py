@@ -54,6 +54,7 @@ class Dataset:
       mean: mean of the train pixels / 255, float64 ``[Ch]``.
       std: their standard deviation, float64 ``[Ch]``; 1 for a channel that is constant.
       index_hash: 16 hex digits that tell which train images were kept.
+      test_hash: 16 hex digits that tell the test images and labels.
       source: what was loaded.
       split_seed: which validation split and which subset were drawn.
       imbalance: what was asked for; 0 if the counts do not come from it.
@@ -72,6 +73,7 @@ class Dataset:
     mean: npt.NDArray[np.float64]
     std: npt.NDArray[np.float64]
     index_hash: str
+    test_hash: str
     source: str
     split_seed: int
     imbalance: float
@@ -96,7 +98,7 @@ class Dataset:
             "pixel_mean": self.mean.tolist(),
             "pixel_std": self.std.tolist(),
             "test_class_counts": test.tolist(),
-            "test_hash": array_hash(self.test_labels, self.test_images),
+            "test_hash": self.test_hash,
         }
 
 
@@ -157,6 +159,7 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         mean=mean,
         std=std,
         index_hash=index_hash(kept, labels[kept]),
+        test_hash=array_hash(source.test_labels, source.test_images),
         source=source.name,
         split_seed=int(seed),
         imbalance=imbalance,

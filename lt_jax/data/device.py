@@ -67,3 +67,27 @@ def eval_order(num_examples: int, batch_size: int) -> tuple[jax.Array, jax.Array
     indices = jnp.arange(batches * batch_size, dtype=jnp.int32).reshape(batches, batch_size)
     where = indices < num_examples
     return jnp.where(where, indices, 0), where
+
+
+def shared_order(
+    num_examples: int, batch_size: int, num_devices: int
+) -> tuple[jax.Array, jax.Array]:
+    """`eval_order` in batches that devices share evenly.
+
+    A set smaller than a batch would be mostly padding; what pads is masked, so that any size can be
+    rounded up to a multiple of the devices.
+
+    Args:
+      num_examples: N, at least 1.
+      batch_size: the most wanted in a batch, before rounding up.
+      num_devices: D.
+
+    Returns:
+      As `eval_order`, for a B that D divides.
+
+    Example:
+      >>> shared_order(5, 3, 2)[0].shape
+      (2, 4)
+    """
+    size = min(batch_size, num_examples)
+    return eval_order(num_examples, -(-size // num_devices) * num_devices)
