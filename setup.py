@@ -26,14 +26,17 @@ EXTRAS = {
     "tfds": [
         "tensorflow-datasets>=4.9.9,<5",  # CIFAR, MNIST and the other image sets
         "array_record>=0.8,<0.9",  # their files, read without TensorFlow
+        "grain>=0.2.18,<0.3",  # reads images ahead of the step that needs them
         "importlib_resources>=6",  # TFDS imports it without requiring it
         "Pillow>=10",  # decodes their images
     ],
     "tensorboard": ["tensorboardX>=2.6.4,<3"],  # event files without TensorFlow
+    "pretrained": ["safetensors>=0.8,<1"],  # weights of trained backbones, without pickle
 }
 EXTRAS["dev"] = [
     *EXTRAS["tfds"],
     *EXTRAS["tensorboard"],
+    *EXTRAS["pretrained"],
     "pytest>=8,<10",  # the tests
     "pytest-xdist>=3.6,<4",  # on both cores
     "ruff==0.17.6",  # lint and format

@@ -11,6 +11,7 @@ from absl import flags
 
 from lt_jax import cli, pictures, report
 from lt_jax.errors import InputError
+from lt_jax.summaries import Scores
 from lt_jax.sweep import load_configs, run_sweep
 from lt_jax.writers import say
 
@@ -38,7 +39,7 @@ def main() -> None:
     module = runpy.run_path(str(Path(__file__).parent.parent / "configs/digits.py"))
     configs = load_configs(module, None, METHODS.value, [], SEEDS.value)
     folder = Path(cli.required(WORKDIR)).expanduser()
-    summaries: list[list[report.Scores]] = []
+    summaries: list[list[Scores]] = []
     try:
         failed = run_sweep(configs, folder, summaries.append)
     except InterruptedError:  # a signal: what is done stays, the rest goes on next time

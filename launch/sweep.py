@@ -17,7 +17,9 @@ from absl import flags
 
 from lt_jax import cli, pictures, report
 from lt_jax.errors import InputError
+from lt_jax.masking_pictures import save_masking_of_table
 from lt_jax.reported import read_reported
+from lt_jax.summaries import Scores
 from lt_jax.sweep import load_configs, run_sweep
 from lt_jax.writers import say
 
@@ -39,9 +41,10 @@ def main() -> None:
     configs = load_configs(module, SWEEP.value, ROW.value, SET.value, SEEDS.value)
     known = read_reported(Path(REPORTED.value)) if REPORTED.value else []
 
-    def write(summaries: list[report.Scores]) -> None:
+    def write(summaries: list[Scores]) -> None:
         report.write_tables(summaries, folder, reported=known)
         pictures.save_ranking(summaries, folder / "table.png", reported=known)
+        save_masking_of_table(summaries, folder, folder / "masking.png")
 
     try:
         failed = run_sweep(configs, folder, write)

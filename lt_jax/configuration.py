@@ -53,7 +53,7 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
             "seed": 0,
             "replicas": 1,
             "replica_mode": "auto",
-            "data": {**DEFAULTS, "imbalance": 50.0, "validation_size": 150},
+            "data": {**_thawed(DEFAULTS), "imbalance": 50.0, "validation_size": 150},
             "sampling": {"scheme": "instance", "beta": 0.9999, "beta_spread": 1e-5},
             "augment": augment_fields(),
             "model": {
@@ -61,7 +61,9 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
                 "head": "auto",
                 "sigmoid_prior": True,
                 "dtype": "float32",
+                "pretrained": "",
             },
+            "metrics": {"threshold": 0.5, "groups": "thirds"},
             "optimizer": optimizer_fields(),
             "train": {
                 "epochs": 20,
@@ -165,7 +167,8 @@ def _completed(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str
 
 def _thawed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dictionaries, tuples as they are."""
-    return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    fields = config.to_dict() if isinstance(config, ConfigDict) else config
+    return {k: _thawed(v) if isinstance(v, Mapping) else v for k, v in fields.items()}
 
 
 def _check_fields(given: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:
@@ -248,6 +251,7 @@ _CHOICES = {
     "replica_mode": ("auto", "vmap", "sequential"),
     "model.head": ("auto", "linear", "cosine"),
     "model.dtype": ("float32", "bfloat16"),
+    "metrics.groups": ("thirds", "counts"),
     "sampling.scheme": SCHEMES,
 }
 _RETRAIN_CHOICES = {"weights": ("last", "best_on_validation"), "sampling.scheme": SCHEMES}

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from lt_jax import augment, sharding
-from lt_jax.data import shared_order
+from lt_jax import sharding
+from lt_jax.feeding import evaluation_batches
 from lt_jax.loop import Config
 from lt_jax.replicas import compiler_options
 from lt_jax.stage1 import Frozen
-from lt_jax.steps import Split
+from lt_jax.steps import Split, plain_inputs
 
 Array = jax.Array
 
@@ -35,21 +35,21 @@ def feature_splits(
 
     def forward(params: Any, stats: Any, split: Split, indices: Array) -> Array:
         indices = jax.lax.with_sharding_constraint(indices, sharding.split_batch(mesh))
-        images = augment.normalize(split.images[indices], split.mean, split.std)
-        return frozen.network.features(params, stats, images)
+        return frozen.network.features(params, stats, plain_inputs(split, indices))
 
     everywhere = sharding.replicated(mesh)
     compiled = jax.jit(forward, out_shardings=everywhere, compiler_options=compiler_options())
     result = {}
     for name, split in splits.items():
         count = len(split.labels)
-        batches, _ = shared_order(count, options["eval_batch_size"], mesh.size)
         replicas = []
         for r in range(len(jax.tree.leaves(frozen.params)[0])):
             params, stats = jax.device_put(
                 jax.tree.map(lambda leaf, r=r: leaf[r], (frozen.params, frozen.stats)), everywhere
             )
-            parts = [compiled(params, stats, split, indices) for indices in batches]
+            batches = evaluation_batches(split, options["eval_batch_size"], mesh)
+            parts = [compiled(params, stats, part, indices) for part, indices, _ in batches]
             replicas.append(jnp.concatenate(parts)[:count])
-        result[name] = split._replace(images=jax.device_put(jnp.stack(replicas), everywhere))
+        features, labels = jax.device_put((jnp.stack(replicas), split.labels), everywhere)
+        result[name] = split._replace(images=features, labels=labels)
     return result

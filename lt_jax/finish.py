@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from lt_jax import metrics, workdir
+from lt_jax import workdir
 from lt_jax.data import Dataset
 from lt_jax.loop import Config, Loop, Run, Stop, evaluate
+from lt_jax.masking_pictures import save_history
+from lt_jax.metrics import Scoring
 from lt_jax.pictures import save_picture
-from lt_jax.report import summarize
+from lt_jax.summaries import summarize
 
 
 def carry_out(run: Run, extra: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -54,19 +56,18 @@ def finish(
     """
     stacked = run.replicas.stack(states)
     selection: dict[str, Any] = {"last": {"steps": [run.total_steps] * len(run.seeds)}}
-    if "validation" in run.splits:
-        confusion = evaluate(run, states, "validation").confusion
-        score = metrics.balanced_accuracy(confusion)
-        selection["last"]["validation_balanced_accuracy"] = score.tolist()
     if stacked.best:
-        selection["best_on_validation"] = {
-            "steps": np.asarray(stacked.best.step).tolist(),
-            "validation_balanced_accuracy": np.asarray(stacked.best.score, float).tolist(),
-        }
-    counts = {
-        name: evaluate(run, states, "test", "last" if name == "last" else "best")
-        for name in selection
-    }
+        steps = np.asarray(stacked.best.step).tolist()
+        selection["best_on_validation"] = {"steps": steps}
+    scores = {}
+    for name, facts in selection.items():
+        which = "last" if name == "last" else "best"
+        validation = None
+        if "validation" in run.splits:
+            validation = evaluate(run, states, "validation", which)
+            score = run.scoring.headline_of(validation)
+            facts[f"validation_{run.scoring.headline}"] = score.tolist()
+        scores[name] = scores_of(run.scoring, evaluate(run, states, "test", which), validation)
     sizes = [leaf[0].size for leaf in jax.tree.leaves(stacked.params)]
     training = {
         "steps": run.total_steps,
@@ -78,18 +79,39 @@ def finish(
     return write_summary(
         run.config,
         run.dataset,
+        run.scoring,
         run.folder,
         seeds=run.seeds,
-        counts=counts,
+        scores=scores,
         selection=selection,
         training=training,
         extra=extra or {},
     )
 
 
+def scores_of(scoring: Scoring, test: Any, validation: Any = None) -> list[dict[str, Any]]:
+    """Scores of each replica.
+
+    Args:
+      scoring: of the run.
+      test: counts of the test split, leading axis R.
+      validation: of the validation split, to choose thresholds on; None if there is none.
+
+    Returns:
+      R dictionaries that JSON can hold.
+    """
+
+    def of_replica(counts: Any, r: int) -> Any:
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[r], counts)  # None stays None
+
+    count = len(jax.tree.leaves(test)[0])
+    return [scoring.scores(of_replica(test, r), of_replica(validation, r)) for r in range(count)]
+
+
 def write_summary(
     config: Config,
     dataset: Dataset,
+    scoring: Scoring,
     folder: Path,
     *,
     extra: Mapping[str, Any],
@@ -100,16 +122,18 @@ def write_summary(
     Args:
       config: of the run.
       dataset: it was tested on.
+      scoring: of the run.
       folder: where to.
       extra: further fields of the summary.
-      **results: for `lt_jax.report.summarize`.
+      **results: for `lt_jax.summaries.summarize`.
 
     Returns:
       The summary.
     """
-    summary = {**summarize(config, dataset.info(), **results), **extra}
+    summary = {**summarize(config, dataset.info(), scoring, **results), **extra}
     # Its presence says that the run has finished; a picture that fails must not undo that.
     workdir.write_json(folder / workdir.SUMMARY, summary)
     if config["train"]["picture"]:
         save_picture(summary, folder / workdir.METRICS, folder / workdir.PICTURE)
+        save_history(summary, folder / workdir.METRICS, folder / workdir.MASKS)
     return summary

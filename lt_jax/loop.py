@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,18 +12,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from lt_jax import metrics, workdir
+from lt_jax import workdir
 from lt_jax.checkpoint import Checkpoints
-from lt_jax.data import Dataset, shared_order
+from lt_jax.data import Dataset
 from lt_jax.errors import InputError
+from lt_jax.feeding import Rest, evaluation_batches, training_steps
+from lt_jax.metrics import Scoring
 from lt_jax.replicas import Replicas
 from lt_jax.steps import Split
-from lt_jax.writers import MetricsFile, ProgressBar, TensorBoard, say
+from lt_jax.writers import OBJECTIVE, MetricsFile, ProgressBar, TensorBoard, say
 
 Config = Mapping[str, Any]
 
@@ -40,6 +42,7 @@ class Run(NamedTuple):
     dataset: Dataset
     mesh: Mesh
     replicas: Replicas
+    scoring: Scoring
     schedule: optax.Schedule
     splits: dict[str, Split]
     seeds: tuple[int, ...]
@@ -49,7 +52,7 @@ class Run(NamedTuple):
     stage: int = 1
 
 
-def evaluate(run: Run, states: Any, split: str, which: str = "last") -> metrics.Counts:
+def evaluate(run: Run, states: Any, split: str, which: str = "last") -> Any:
     """Counts of every replica over a split, leading axis R.
 
     Args:
@@ -59,11 +62,10 @@ def evaluate(run: Run, states: Any, split: str, which: str = "last") -> metrics.
       which: ``"last"`` or ``"best"`` weights.
 
     Returns:
-      `metrics.Counts`.
+      What `Run.scoring` makes scores of.
     """
-    data = run.splits[split]
-    batches, where = shared_order(len(data.labels), run.options["eval_batch_size"], run.mesh.size)
-    return run.replicas.evaluate(states, which, data, batches, where)
+    batches = evaluation_batches(run.splits[split], run.options["eval_batch_size"], run.mesh)
+    return run.replicas.evaluate(states, which, batches)
 
 
 class Stop:
@@ -161,37 +163,37 @@ class Loop:
 
     def _epoch(self, epoch: int) -> None:
         """What is left of an epoch."""
-        run, every = self.run, self.options["log_every_steps"]
+        run = self.run
         order = np.asarray(run.replicas.order(self.order_keys, epoch))
         end = (epoch + 1) * run.steps_per_epoch
-        while self.step < end and not self.stop.asked:
-            row = self.step % run.steps_per_epoch
-            until_log = every - self.step % every
-            many = run.replicas.steps_per_call
-            if many > min(end - self.step, until_log):
-                many = 1  # not every size there is: each would be compiled
-            self.states, losses = run.replicas.advance(
-                self.states,
-                self.step_keys,
-                run.splits["train"],
-                jnp.asarray(order[:, row : row + many]),
-            )
-            self.unread.append(losses)
-            self.step += many
-            self.counted += many
-            self.bar.advance(self.step)
-            if self.step % every == 0 or self.step == run.total_steps:
-                self._log()
+        left = order[:, self.step % run.steps_per_epoch :]
+        with contextlib.closing(training_steps(run.splits["train"], left, run.mesh)) as rest:
+            while self.step < end and not self.stop.asked:
+                self._advance(rest, end)
         if self.step < end:
             return
         last, paused = self.step == run.total_steps, time.monotonic()
-        if "validation" in run.splits and (
-            (epoch + 1) % self.options["eval_every_epochs"] == 0 or last
-        ):
-            self._validate()
+        if (epoch + 1) % self.options["eval_every_epochs"] == 0 or last:
+            self._report(with_histograms=epoch == 0 or last)
+            if "validation" in run.splits:
+                self._validate()
         if (epoch + 1) % self.options["checkpoint_every_epochs"] == 0 or last:
             self._save()
         self.started += time.monotonic() - paused  # rates are those of training alone
+
+    def _advance(self, rest: Rest, end: int) -> None:
+        """The next steps, as many as one program makes."""
+        run, every = self.run, self.options["log_every_steps"]
+        many = run.replicas.steps_per_call
+        if many > min(end - self.step, every - self.step % every):
+            many = 1  # not every size there is: each would be compiled
+        self.states, losses = run.replicas.advance(self.states, self.step_keys, *rest.take(many))
+        self.unread.append(losses)
+        self.step += many
+        self.counted += many
+        self.bar.advance(self.step)
+        if self.step % every == 0 or self.step == run.total_steps:
+            self._log()
 
     def _read(self) -> None:
         """Fetches the losses of the steps done and checks that they are finite."""
@@ -235,21 +237,22 @@ class Loop:
         epoch = self.step / self.run.steps_per_epoch
         row = {"step": self.step, "epoch": epoch, "split": split, **values}
         self.metrics.write(row)
-        self.tensorboard.write(row)
+        if split != OBJECTIVE:  # a mean over classes would say nothing
+            self.tensorboard.write(row)
 
     def _validate(self) -> None:
         self._read()
         counts = evaluate(self.run, self.states, "validation")
-        score = metrics.balanced_accuracy(counts.confusion)
+        score = self.run.scoring.headline_of(counts)
         self.states = self.run.replicas.offer(self.states, np.asarray(score, np.float32))
-        total = len(self.run.splits["validation"].labels)
-        top1 = np.trace(np.asarray(counts.confusion), axis1=1, axis2=2) / total
-        self._write(
-            "validation",
-            balanced_accuracy=score.tolist(),
-            top1=top1.tolist(),
-            nll=(np.asarray(counts.nll, np.float64) / total).tolist(),
-        )
+        self._write("validation", **self.run.scoring.validation_row(counts))
+
+    def _report(self, *, with_histograms: bool) -> None:
+        """Writes what the objectives remember; histograms would fill the file if always written."""
+        found = self.run.replicas.report(self.states)
+        chosen = {k: v for k, v in found.items() if with_histograms or "histogram" not in k}
+        if chosen:
+            self._write(OBJECTIVE, **{name: value.tolist() for name, value in chosen.items()})
 
     def _save(self) -> None:
         """Saves the states, unless they are not finite."""

@@ -8,12 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from lt_jax.report import Scores, row_name, with_deviation
 from lt_jax.reported import reported_for
+from lt_jax.summaries import (
+    Scores,
+    columns,
+    compared,
+    headline,
+    label,
+    row_name,
+    with_deviation,
+)
 from lt_jax.writers import read_metrics, say
 
 
-def _new_figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
+def new_figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
     """Figure and axes drawn without a screen, or None if matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,32 +35,37 @@ def _new_figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
 
 
 def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
-    """Draws a run: class counts, accuracy by class, curves and the confusion matrix.
+    """Draws a run: class counts, scores by class, curves, and the confusion or calibration.
 
     Args:
       summary: of the run.
       metrics_path: its metrics file.
       path: of the PNG to write.
     """
-    made = _new_figure(2, 2, (11, 8))
+    made = new_figure(2, 2, (11, 8))
     if made is None:
         return
-    figure, ((bars, accuracy), (curves, confusion)) = made
+    figure, ((bars, by_class), (curves, last)) = made
     test, counts = summary["test"]["last"], np.array(summary["data"]["class_counts"])
-    score = with_deviation(test["mean"]["balanced_accuracy"], test["std"]["balanced_accuracy"])
+    name = headline(summary)
+    score = with_deviation(test["mean"][name], test["std"][name])
     figure.suptitle(
-        f"{summary['name']} on {summary['data']['source']}: balanced accuracy {score} %"
+        f"{summary['name']} on {summary['data']['source']}: {label(name)} {score} %"
         f" (test, last step, {len(summary['seeds'])} seed(s))"
     )
     bars.bar(np.arange(len(counts)), counts, width=0.9)
-    bars.set(title="training images", xlabel="class", ylabel="images", yscale="log")
-    _draw_accuracy(accuracy, summary)
+    bars.set(title="training examples of each class", xlabel="class", yscale="log")
     knob = summary.get("retrain", {}).get("knob")
     if knob is None:
-        _draw_curves(curves, read_metrics(metrics_path))
+        _draw_curves(curves, read_metrics(metrics_path), name)
     else:
         _draw_knob(curves, knob)
-    _draw_confusion(figure, confusion, test["replicas"])
+    if summary["data"].get("multi_label"):
+        _draw_operating_points(by_class, summary)
+        _draw_calibration(last, test["replicas"])
+    else:
+        _draw_accuracy(by_class, summary)
+        _draw_confusion(figure, last, test["replicas"])
     figure.savefig(path, dpi=110)
 
 
@@ -70,13 +83,43 @@ def _draw_accuracy(axes: Any, summary: Scores) -> None:
     axes.legend()
 
 
-def _draw_curves(axes: Any, rows: Sequence[Scores]) -> None:
+def _draw_operating_points(axes: Any, summary: Scores) -> None:
+    """Precision, recall and average precision of each class against its frequency."""
+    counts, test = np.array(summary["data"]["class_counts"]), summary["test"]["last"]
+    for score, name, marker in (
+        ("precision", "precision", "^"),
+        ("recall", "recall", "v"),
+        ("ap", "average precision", "o"),
+    ):
+        mean = np.array(test["mean"][f"per_class_{score}"], float)
+        std = np.nan_to_num(np.array(test["std"][f"per_class_{score}"], float))
+        axes.errorbar(counts, mean, yerr=std, fmt=marker, ms=4, lw=1, label=name)
+    axes.set(title="scores of each class", xlabel="training positives of the class", xscale="log")
+    axes.set(ylabel="test score", ylim=(-0.02, 1.02))
+    axes.legend()
+
+
+def _draw_calibration(axes: Any, replicas: Sequence[Scores]) -> None:
+    """How many of the entries with a predicted probability are positive, over all classes."""
+    found = np.sum(
+        [[r["histograms"][kind] for kind in ("positives", "negatives")] for r in replicas],
+        axis=(0, 2),
+    )
+    total = found.sum(axis=0)
+    middle = (np.arange(len(total)) + 0.5) / len(total)
+    axes.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
+    axes.plot(middle[total > 0], (found[0] / np.maximum(total, 1))[total > 0], "o-", ms=4)
+    axes.set(title="calibration over all classes", xlabel="predicted probability (middle of bin)")
+    axes.set(ylabel="share of positives", ylim=(-0.02, 1.02), xlim=(0, 1))
+
+
+def _draw_curves(axes: Any, rows: Sequence[Scores], score: str) -> None:
     for split, name, colour, twin in (
         ("train", "loss", "tab:blue", axes),
-        ("validation", "balanced_accuracy", "tab:orange", axes.twinx()),
+        ("validation", score, "tab:orange", axes.twinx()),
     ):
         chosen = [row for row in rows if row["split"] == split]
-        twin.set_ylabel(f"{split} {name.replace('_', ' ')}", color=colour)
+        twin.set_ylabel(f"{split} {label(name)}", color=colour)
         if not chosen:
             continue
         steps, values = [r["step"] for r in chosen], np.array([r[name] for r in chosen])
@@ -114,11 +157,11 @@ def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
       summaries: of finished runs on the same data.
       path: of the PNG to write.
     """
-    made = _new_figure(1, 2, (13, 5))
+    made = new_figure(1, 2, (13, 5))
     if made is None:
         return
     figure, (bars, lines) = made
-    names = ("balanced_accuracy", "many", "medium", "few")
+    names = [n for n in columns(summaries[0]) if n not in ("top1", "ece")]
     width = 0.8 / len(summaries)
     for i, summary in enumerate(summaries):
         test = summary["test"]["last"]
@@ -126,62 +169,81 @@ def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
         std = [test["std"][n] or 0.0 for n in names]
         place = np.arange(len(names)) + (i - (len(summaries) - 1) / 2) * width
         bars.bar(place, mean, width, yerr=std, capsize=2, label=summary["name"])
-        per_class = np.array(test["mean"]["per_class"], float)
+        per_class = np.array(test["mean"][_by_class(summary)], float)
         lines.plot(per_class, "o-", ms=3, lw=1, label=summary["name"])
-    bars.set_xticks(range(len(names)), [n.replace("_", " ") for n in names])
-    bars.set(
-        ylabel="test accuracy", title=f"mean and deviation, {len(summaries[0]['seeds'])} seeds"
-    )
+    bars.set_xticks(range(len(names)), [label(n).replace(" ", "\n") for n in names], fontsize=8)
+    bars.set(ylabel="test score", title=f"mean and deviation, {len(summaries[0]['seeds'])} seeds")
     counts = summaries[0]["data"]["class_counts"]
     ticks = range(0, len(counts), max(1, len(counts) // 10))
     lines.set_xticks(list(ticks), [f"{c}\n({counts[c]})" for c in ticks], fontsize=7)
-    lines.set(title="accuracy of each class", xlabel="class (training images)", ylim=(0, 1.02))
-    lines.set_ylabel("test accuracy")
+    kind = "AP" if summaries[0]["data"].get("multi_label") else "accuracy"
+    lines.set(title=f"{kind} of each class", xlabel="class (training examples)", ylim=(0, 1.02))
+    lines.set_ylabel(f"test {kind}")
     lines.legend(fontsize=8, loc="lower left")
     figure.savefig(path, dpi=110)
+
+
+def _by_class(summary: Scores) -> str:
+    return "per_class_ap" if summary["data"].get("multi_label") else "per_class"
 
 
 def save_ranking(
     summaries: Sequence[Scores], path: Path, *, reported: Sequence[Mapping[str, str]] = ()
 ) -> None:
-    """Draws the rows of a table: balanced accuracy with each seed, first stages, reported numbers.
+    """Draws the rows of a table: the compared scores with each seed, first stages, reported ones.
 
     Args:
       summaries: of finished runs on the same data.
       path: of the PNG to write.
       reported: from `lt_jax.reported.read_reported`.
     """
-    made = _new_figure(1, 1, (9, 1.2 + 0.42 * len(summaries)))
+    scores = compared(summaries[0])
+    made = new_figure(1, len(scores), (5 + 4 * len(scores), 1.2 + 0.42 * len(summaries)))
     if made is None:
         return
-    figure, axes = made
+    figure, panels = made
+    panels = np.atleast_1d(panels)
+    used = [
+        _draw_rows(axes, summaries, s, reported) for axes, s in zip(panels, scores, strict=True)
+    ]
+    names = [row_name(s) for s in summaries]
+    for axes in panels:
+        axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
+    for name, (marker, colour) in _MARKS.items():
+        if any(name in u for u in used):
+            panels[-1].plot([], [], marker, color=colour, label=name, ls="")
+    # Beside the bars: inside it would hide some.
+    panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=110)
+
+
+_MARKS = {
+    "seed": ("o", "tab:blue"),
+    "its stage 1": ("d", "tab:orange"),
+    "reported": ("|", "black"),
+}
+
+
+def _draw_rows(
+    axes: Any, summaries: Sequence[Scores], score: str, reported: Sequence[Mapping[str, str]]
+) -> set[str]:
+    """Draws one score of all rows; which marks were used."""
     used = {"seed"}
     for y, summary in enumerate(summaries):
         test = summary["test"]["last"]
-        score = 100 * test["mean"]["balanced_accuracy"]
-        axes.barh(y, score, height=0.6, color="tab:blue", alpha=0.35)
-        seeds = [100 * replica["balanced_accuracy"] for replica in test["replicas"]]
+        axes.barh(y, 100 * test["mean"][score], height=0.6, color="tab:blue", alpha=0.35)
+        seeds = [100 * replica[score] for replica in test["replicas"]]
         axes.plot(seeds, [y] * len(seeds), "o", color="tab:blue", ms=3)
         if "stage1" in summary:
-            mean = summary["stage1"]["test"]["last"]["mean"]["balanced_accuracy"]
+            mean = summary["stage1"]["test"]["last"]["mean"][score]
             axes.plot(100 * mean, y, "d", color="tab:orange", ms=6)
             used.add("its stage 1")
         known = reported_for(reported, summary["config"], row_name(summary)) if reported else []
-        for number in known:
+        for number in known if score == headline(summary) else ():
             axes.plot(number.value, y, "|", color="black", ms=16, mew=2)
             used.add("reported")
-    for name, marker, colour in (
-        ("seed", "o", "tab:blue"),
-        ("its stage 1", "d", "tab:orange"),
-        ("reported", "|", "black"),
-    ):
-        if name in used:
-            axes.plot([], [], marker, color=colour, label=name, ls="")
-    axes.set_yticks(range(len(summaries)), [row_name(s) for s in summaries])
     axes.invert_yaxis()
-    low = min(r["balanced_accuracy"] for s in summaries for r in s["test"]["last"]["replicas"])
-    axes.set(xlabel="balanced accuracy on test, %", xlim=(max(0.0, 100 * low - 10), None))
+    low = min(r[score] for s in summaries for r in s["test"]["last"]["replicas"])
+    axes.set(xlabel=f"{label(score)} on test, %", xlim=(max(0.0, 100 * low - 10), None))
     axes.grid(axis="x", alpha=0.3)
-    # Beside the bars: inside it would hide some.
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=110)
+    return used

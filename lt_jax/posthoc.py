@@ -15,7 +15,7 @@ from lt_jax.checkpoint import Checkpoints
 from lt_jax.classifiers import PostHoc, adjusted, nearest_class_mean, tau_normalised
 from lt_jax.data import shared_order
 from lt_jax.features import feature_splits
-from lt_jax.finish import write_summary
+from lt_jax.finish import scores_of, write_summary
 from lt_jax.prepare import data_fingerprint, put_splits, seeds_of
 from lt_jax.stage1 import SecondStage
 from lt_jax.state import TrainState
@@ -47,6 +47,7 @@ def compute(stage: SecondStage) -> dict[str, Any]:
         chosen = scores.argmax(axis=1)  # the first of equals
     own = np.take_along_axis(numbers, chosen[:, None], axis=1)
     counts = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], count(own, splits["test"]))
+    scoring = metrics.scoring_for(False, stage.dataset.class_counts)
     _save(stage, made, own[:, 0])
     selection: dict[str, Any] = {"steps": [0] * replicas}
     if scores is not None:
@@ -61,9 +62,10 @@ def compute(stage: SecondStage) -> dict[str, Any]:
     return write_summary(
         config,
         stage.dataset,
+        scoring,
         stage.folder,
         seeds=seeds_of(config),
-        counts={"last": counts},
+        scores={"last": scores_of(scoring, counts)},
         selection={"last": selection},
         training={"steps": 0, "steps_per_epoch": 0, "seconds": 0.0, "devices": mesh.size},
         extra={**stage.facts, "retrain": {"cached_features": True, "knob": knob}},

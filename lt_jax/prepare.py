@@ -12,59 +12,17 @@ import numpy as np
 import optax
 
 from lt_jax import augment, sharding
+from lt_jax.build import initial_weights, make_model, make_objective
 from lt_jax.data import Dataset, load_dataset, make_order
 from lt_jax.errors import InputError
+from lt_jax.feeding import is_streamed
 from lt_jax.loop import Config, Run
-from lt_jax.models import create_model, sigmoid_prior_bias
-from lt_jax.objectives import Objective, build_objective
+from lt_jax.metrics import scoring_for
+from lt_jax.objectives import Objective
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.replicas import make_replicas, use_vmap
-from lt_jax.state import Network, init_state, make_network
+from lt_jax.state import Network, init_state
 from lt_jax.steps import Split, make_eval_step, make_train_step
-
-
-def make_model(config: Config, dataset: Dataset, objective: Objective) -> Network:
-    """The network of a run, with the head that its objective needs.
-
-    Args:
-      config: of the run.
-      dataset: whose images and classes it is for.
-      objective: cosine logits need a cosine head; sigmoids start at their prior.
-
-    Returns:
-      The pure functions of the model.
-
-    Raises:
-      InputError: for an unknown model, or a head that does not fit the objective.
-    """
-    model = config["model"]
-    head = model["head"]
-    if head == "auto":
-        head = "cosine" if objective.wants_cosines else "linear"
-    if (head == "cosine") != objective.wants_cosines:
-        raise InputError(
-            f"config.model.head is {head!r}, but the objective "
-            + (
-                "takes cosines: use 'cosine' or 'auto'"
-                if objective.wants_cosines
-                else "does not scale cosines: use 'linear', or add the transform scale_logits"
-            )
-        )
-    prior = model["sigmoid_prior"] and not objective.competing and head == "linear"
-    bias = sigmoid_prior_bias(dataset.num_classes) if prior else 0.0
-
-    def build(rngs: Any) -> Any:
-        return create_model(
-            model["name"],
-            image_shape=dataset.train_images.shape[1:],
-            num_classes=dataset.num_classes,
-            head=head,
-            head_bias=bias,
-            dtype=jnp.dtype(model["dtype"]),
-            rngs=rngs,
-        )
-
-    return make_network(build)
 
 
 def prepare(config: Config, folder: Path, dataset: Dataset | None = None) -> Run:
@@ -98,7 +56,7 @@ def prepare(config: Config, folder: Path, dataset: Dataset | None = None) -> Run
         mesh,
         training,
         network,
-        lambda key, _: network.init(key),
+        initial_weights(config, network),
         put_splits(dataset, mesh),
         vmapped=use_vmap(config["replica_mode"], config["replicas"]),
     )
@@ -130,7 +88,7 @@ def make_training(fields: Config, options: Config, dataset: Dataset) -> Training
     """
     steps = len(dataset.train_labels) // options["batch_size"]
     total = steps * options["epochs"]
-    objective = build_objective(fields["objective"], dataset.class_counts, steps_per_epoch=steps)
+    objective = make_objective(fields["objective"], dataset, steps_per_epoch=steps)
     schedule = make_schedule(fields["optimizer"], steps, total)
     optimizer = make_optimizer(fields["optimizer"], schedule)
     return Training(objective, schedule, optimizer, steps, total)
@@ -177,6 +135,7 @@ def assemble(
     """
     keep_best = "validation" in splits
     objective, optimizer = training.objective, training.optimizer
+    scoring = scoring_for(dataset.multi_label, dataset.class_counts, **config["metrics"])
     replicas = make_replicas(
         lambda key, replica: init_state(
             weights(key, replica), optimizer, objective, keep_best=keep_best
@@ -189,10 +148,12 @@ def assemble(
             options["epochs"],
         ),
         make_train_step(network, objective, optimizer, fields["augment"], mesh),
-        make_eval_step(network, objective, mesh),
+        make_eval_step(network, objective, scoring, mesh),
+        scoring,
+        objective,
         vmapped=vmapped,
         num_replicas=config["replicas"],
-        steps_per_call=options["steps_per_call"],
+        steps_per_call=1 if is_streamed(splits["train"]) else options["steps_per_call"],
         mesh=mesh,
         split_axes=split_axes,
     )
@@ -203,6 +164,7 @@ def assemble(
         dataset=dataset,
         mesh=mesh,
         replicas=replicas,
+        scoring=scoring,
         schedule=training.schedule,
         splits=splits,
         seeds=seeds_of(config),
@@ -234,6 +196,8 @@ def data_fingerprint(info: Config) -> dict[str, Any]:
 def check_augmentation(name: str, augmentation: Config, dataset: Dataset) -> None:
     """Refuses changes that the images of a data set do not allow, before anything is written.
 
+    Feature vectors can be mixed, not cropped or mirrored.
+
     Args:
       name: of the group of fields.
       augmentation: its fields.
@@ -243,6 +207,14 @@ def check_augmentation(name: str, augmentation: Config, dataset: Dataset) -> Non
       InputError: naming the group.
     """
     fields = {k: v for k, v in augmentation.items() if k != "mixup_alpha"}
+    if len(dataset.train_images.shape) == 2:
+        changed = next((k for k, v in fields.items() if v), None)
+        if changed:
+            raise InputError(
+                f"{name}.{changed} is {fields[changed]!r}, but {dataset.source} has feature vectors"
+                " and no images; expected it off"
+            )
+        return
     one = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), jnp.uint8)
     try:
         jax.eval_shape(lambda key, x: augment.augment(key, x, **fields), jax.random.key(0), one)
@@ -261,16 +233,17 @@ def check_fits(name: str, batch_size: int, dataset: Dataset) -> None:
 
 
 def put_splits(dataset: Dataset, mesh: jax.sharding.Mesh) -> dict[str, Split]:
-    """The splits that are not empty, whole on every device."""
+    """The splits that are not empty: whole on every device, or streamed from where they are."""
     splits = {}
     for name in ("train", "validation", "test"):
         labels = getattr(dataset, f"{name}_labels")
         if len(labels):
             split = Split(
                 getattr(dataset, f"{name}_images"),
-                labels.astype(np.int32),
+                labels if dataset.multi_label else labels.astype(np.int32),
                 dataset.mean.astype(np.float32),
                 dataset.std.astype(np.float32),
             )
-            splits[name] = jax.device_put(split, sharding.replicated(mesh))
+            whole = sharding.replicated(mesh)
+            splits[name] = split if is_streamed(split) else jax.device_put(split, whole)
     return splits

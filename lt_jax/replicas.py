@@ -7,9 +7,8 @@ program; on GPU and TPU small networks leave most of the chip idle and `vmap` pa
 
 from __future__ import annotations
 
-import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,15 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from lt_jax import metrics
 from lt_jax.data.sampling import Order
+from lt_jax.metrics import Scoring
 from lt_jax.models.conv import CPU_COMPILER_OPTIONS
+from lt_jax.objectives import Objective
 from lt_jax.sharding import replicated
 from lt_jax.state import TrainState, offer_best
 from lt_jax.steps import EvalStep, Split, TrainStep, several
 
 Array = jax.Array
 States = Any  # one stacked state, or a tuple of states
+Batches = Iterable[tuple[Split, Array, Array]]  # see `lt_jax.feeding.evaluation_batches`
 
 
 class Replicas(NamedTuple):
@@ -36,8 +37,9 @@ class Replicas(NamedTuple):
       order: ``(keys, epoch) -> int32 [R, steps, B]``, each replica's own.
       advance: ``(states, keys, split, rows [R, K, B]) -> (states, losses [R, K])``; the states
         that go in are given up.
-      evaluate: ``(states, which, split, batches, where) -> Counts``, of the ``"last"`` or the
-        ``"best"`` weights over all batches.
+      evaluate: ``(states, which, batches) -> counts``, of the ``"last"`` or the ``"best"`` weights
+        over all batches.
+      report: ``states -> dict``, what the objectives remember for people, see `Objective`.
       offer: ``(states, scores [R]) -> states``, see `offer_best`.
       stack: states as one tree with a leading axis, for the checkpoint.
       unstack: the way back.
@@ -47,7 +49,8 @@ class Replicas(NamedTuple):
     init: Callable[[Array], States]
     order: Callable[[Array, int], Array]
     advance: Callable[[States, Array, Split, Array], tuple[States, Array]]
-    evaluate: Callable[[States, str, Split, Array, Array], metrics.Counts]
+    evaluate: Callable[[States, str, Batches], Any]
+    report: Callable[[States], dict[str, np.ndarray]]
     offer: Callable[[States, np.ndarray], States]
     stack: Callable[[States], TrainState]
     unstack: Callable[[TrainState], States]
@@ -72,7 +75,9 @@ class _Programs(NamedTuple):
     init: Callable[[Array], tuple[TrainState, ...]]
     order: Callable[[Array, int], Array]
     advance: Callable[..., Any]
-    evaluate: Callable[..., metrics.Counts]
+    evaluate: Callable[..., Any]
+    total: Callable[[list[Any]], Any]
+    report: Callable[[Any], dict[str, Array]]
     offer: Callable[..., TrainState]
 
 
@@ -81,6 +86,8 @@ def make_replicas(
     order: Order,
     train_step: TrainStep,
     eval_step: EvalStep,
+    scoring: Scoring,
+    objective: Objective,
     *,
     vmapped: bool,
     num_replicas: int,
@@ -95,6 +102,8 @@ def make_replicas(
       order: ``(key, epoch) -> int32 [steps, B]`` of one replica.
       train_step: of one replica.
       eval_step: of one replica.
+      scoring: how the counts of batches add up.
+      objective: what the steps minimise.
       vmapped: side by side, or one after another.
       num_replicas: R.
       steps_per_call: updates per dispatch; 0 for 1 on CPU, where XLA runs convolutions inside
@@ -127,6 +136,8 @@ def make_replicas(
         order=jax.jit(jax.vmap(order, in_axes=(0, None)), out_shardings=everywhere),
         advance=compiled(step, (0, 0, split_axes, 0), donate_argnums=0),
         evaluate=compiled(eval_step, (0, 0, split_axes, None, None)),
+        total=scoring.total,
+        report=compiled(objective.report, (0,)),
         offer=compiled(offer_best, (0, 0)),
     )
     arrange = _side_by_side if vmapped else _in_turn
@@ -144,15 +155,18 @@ def _one_row(train_step: TrainStep) -> TrainStep:
 
 
 def _evaluate(
-    programs: _Programs, state: TrainState, which: str, split: Split, batches: Array, where: Array
-) -> metrics.Counts:
-    """Counts over all batches of the last or the best weights."""
-    weights: Any = state.best if which == "best" else state
-    parts = [
-        programs.evaluate(weights.params, weights.stats, split, indices, rows)
-        for indices, rows in zip(batches, where, strict=True)
-    ]
-    return functools.reduce(metrics.add, parts)
+    programs: _Programs, states: Iterable[TrainState], which: str, batches: Batches
+) -> list[Any]:
+    """Counts over all batches of the last or the best weights, of each state.
+
+    A batch is gone through with all states before the next one is read.
+    """
+    weights: Any = [state.best if which == "best" else state for state in states]
+    parts: list[list[Any]] = [[] for _ in weights]
+    for split, indices, where in batches:
+        for w, part in zip(weights, parts, strict=True):
+            part.append(programs.evaluate(w.params, w.stats, split, indices, where))
+    return [programs.total(part) for part in parts]
 
 
 def _stack(trees: Any) -> Any:
@@ -168,7 +182,13 @@ def _side_by_side(
         init=lambda keys: jax.device_put(_stack(programs.init(keys)), everywhere),
         order=programs.order,
         advance=programs.advance,
-        evaluate=functools.partial(_evaluate, programs),
+        evaluate=lambda states, *rest: _evaluate(programs, [states], *rest)[0],
+        # What remembers nothing has no axis of replicas either.
+        report=lambda states: (
+            jax.device_get(programs.report(states.objective))
+            if jax.tree.leaves(states.objective)
+            else {}
+        ),
         offer=programs.offer,
         stack=lambda states: states,
         unstack=lambda states: jax.device_put(states, everywhere),
@@ -196,7 +216,8 @@ def _in_turn(
         init=programs.init,
         order=programs.order,
         advance=advance,
-        evaluate=lambda states, *rest: _stack([_evaluate(programs, s, *rest) for s in states]),
+        evaluate=lambda states, *rest: _stack(_evaluate(programs, states, *rest)),
+        report=lambda states: _stack([programs.report(s.objective) for s in states]),
         offer=lambda states, scores: tuple(map(programs.offer, states, scores)),
         stack=_stack,
         unstack=unstack,

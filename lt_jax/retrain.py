@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from lt_jax import sharding, workdir
+from lt_jax.build import make_model, make_objective
 from lt_jax.classifiers import frozen_network, scaled_logits
 from lt_jax.configuration import check_config
 from lt_jax.data import Dataset, load_dataset
@@ -23,14 +24,13 @@ from lt_jax.features import feature_splits
 from lt_jax.finish import carry_out
 from lt_jax.longtail import log_prior
 from lt_jax.loop import Config, Run
-from lt_jax.objectives import Objective, build_objective
+from lt_jax.objectives import Objective
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.posthoc import compute
 from lt_jax.prepare import (
     assemble,
     check_augmentation,
     check_fits,
-    make_model,
     make_training,
     put_splits,
 )
@@ -45,7 +45,7 @@ from lt_jax.stage1 import (
 )
 from lt_jax.state import Network
 from lt_jax.steps import Split
-from lt_jax.two_stage import POST_HOC
+from lt_jax.two_stage import POST_HOC, TRAINED
 from lt_jax.writers import say
 
 Array = jax.Array
@@ -122,11 +122,16 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
             "config.retrain.method is ''; expected a second stage, such as that of"
             " base_config('cross_entropy/crt')"
         )
-    first = build_objective(config["objective"], dataset.class_counts)
+    first = make_objective(config["objective"], dataset)
     if fields["weights"] == "best_on_validation" and not len(dataset.validation_labels):
         raise InputError(
             "config.retrain.weights is 'best_on_validation', but there is no validation split;"
             " use 'last', or set config.data.validation_size"
+        )
+    if method in POST_HOC and dataset.multi_label:
+        raise InputError(
+            f"config.retrain.method is {method!r}, which is for one label an example, but"
+            f" {dataset.source} has several; expected one of {', '.join(TRAINED)}"
         )
     if method == "logit_adjustment":
         log_prior(dataset.class_counts)  # refuses a class without images
@@ -148,7 +153,7 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
     check_fits("config.retrain.batch_size", fields["batch_size"], dataset)
     check_augmentation("config.retrain.augment", fields["augment"], dataset)
     make_optimizer(fields["optimizer"], make_schedule(fields["optimizer"], 1, fields["epochs"]))
-    second = build_objective(fields["objective"], dataset.class_counts)
+    second = make_objective(fields["objective"], dataset)
     if method == "crt":
         make_model(config, dataset, second)  # refuses a head that does not fit
     elif first.wants_cosines != second.wants_cosines:

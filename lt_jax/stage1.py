@@ -13,15 +13,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lt_jax import workdir
+from lt_jax.build import make_model
 from lt_jax.checkpoint import read_step
 from lt_jax.configuration import first_stage, plain, read_config
 from lt_jax.data import Dataset
 from lt_jax.errors import InputError
 from lt_jax.loop import Config
 from lt_jax.objectives import Objective
-from lt_jax.prepare import data_fingerprint, make_model, make_training, seeds_of
-from lt_jax.report import aggregate
+from lt_jax.prepare import data_fingerprint, make_training, seeds_of
 from lt_jax.state import Network, init_state
+from lt_jax.summaries import aggregate
 
 
 class Stage1(NamedTuple):

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from lt_jax import augment, metrics
+from lt_jax import augment
+from lt_jax.metrics import Scoring
 from lt_jax.objectives import Objective
 from lt_jax.sharding import split_batch
 from lt_jax.state import Network, TrainState
@@ -23,8 +24,9 @@ class Split(NamedTuple):
 
     Attributes:
       images: uint8 ``[N, H, W, channels]``; or features, float ``[N, D]``, which go to the network
-        as they are.
-      labels: int32 ``[N]``.
+        as they are; or `lt_jax.data.StreamedImages`, of which steps are handed batches (see
+        `lt_jax.feeding`).
+      labels: int32 ``[N]``, or multi-hot uint8 ``[N, C]``.
       mean: float32 ``[channels]``, of the training pixels divided by 255.
       std: their deviation.
     """
@@ -36,28 +38,41 @@ class Split(NamedTuple):
 
 
 TrainStep = Callable[[TrainState, Array, Split, Array], tuple[TrainState, Array]]
-EvalStep = Callable[[Any, Any, Split, Array, Array], metrics.Counts]
+EvalStep = Callable[[Any, Any, Split, Array, Array], Any]
 
 
 def _loss(
-    objective: Objective, state: TrainState, key: Array, logits: Array, labels: Array, lam: Array
+    objective: Objective,
+    state: TrainState,
+    key: Array,
+    logits: Array,
+    labels: Array,
+    lam: Array | None,
 ) -> tuple[Array, Any]:
-    """Mean loss of a batch whose labels are ``[B]``, or ``[2, B]`` when it is mixed.
+    """Mean loss of a batch; if it is mixed, with share `lam`, it has both sets of labels.
 
     Mixed images take the losses of both label sets, each with its own randomness, in one call of
     the objective, so that its state counts one step.
     """
-    if labels.ndim == 1:
+    if lam is None:
         loss, new = objective.apply(state.objective, key, logits, labels)
         return loss.mean(), new
     both = jnp.concatenate([logits, logits])
-    loss, new = objective.apply(state.objective, key, both, labels.reshape(-1))
+    loss, new = objective.apply(state.objective, key, both, labels)
     first, second = jnp.split(loss, 2)
     return (lam * first + (1.0 - lam) * second).mean(), new
 
 
 def _are_pixels(inputs: Array) -> bool:
     return inputs.dtype == jnp.uint8
+
+
+def plain_inputs(split: Split, indices: Array) -> Array:
+    """What the network sees of examples that are not changed: normalised pixels, or features."""
+    chosen = split.images[indices]
+    if not _are_pixels(chosen):
+        return chosen
+    return augment.normalize(chosen, split.mean, split.std)
 
 
 def make_train_step(
@@ -99,10 +114,10 @@ def make_train_step(
         indices = jax.lax.with_sharding_constraint(indices, split_batch(mesh))
         labels = split.labels[indices]
         images = inputs(keys[0], split, indices)
-        lam = jnp.ones(())
+        lam = None
         if alpha:
             images, order, lam = augment.mixup(keys[1], images, alpha)
-            labels = jnp.stack([labels, labels[order]])
+            labels = jnp.concatenate([labels, labels[order]])
 
         def loss_of(params: Any) -> tuple[Array, tuple[Any, Any]]:
             logits, stats = network.apply(params, state.stats, images, True)
@@ -132,25 +147,25 @@ def several(step: TrainStep) -> TrainStep:
     return run
 
 
-def make_eval_step(network: Network, objective: Objective, mesh: Mesh) -> EvalStep:
+def make_eval_step(
+    network: Network, objective: Objective, scoring: Scoring, mesh: Mesh
+) -> EvalStep:
     """Counts of one batch in evaluation mode.
 
     Args:
       network: pure functions of the model.
       objective: gives the probabilities that its logits mean.
+      scoring: what is counted.
       mesh: devices that share the batch.
 
     Returns:
-      ``(params, stats, split, indices [B], where [B]) -> Counts``.
+      ``(params, stats, split, indices [B], where [B]) -> counts``.
     """
 
-    def step(params: Any, stats: Any, split: Split, indices: Array, where: Array) -> metrics.Counts:
+    def step(params: Any, stats: Any, split: Split, indices: Array, where: Array) -> Any:
         indices = jax.lax.with_sharding_constraint(indices, split_batch(mesh))
-        images = split.images[indices]
-        if _are_pixels(images):
-            images = augment.normalize(images, split.mean, split.std)
-        logits, _ = network.apply(params, stats, images, False)
+        logits, _ = network.apply(params, stats, plain_inputs(split, indices), False)
         probabilities = objective.probabilities(logits)
-        return metrics.count(logits, probabilities, split.labels[indices], where)
+        return scoring.count(logits, probabilities, split.labels[indices], where)
 
     return step

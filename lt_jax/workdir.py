@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lt_jax.configuration import plain
+from lt_jax.configuration import base_config, plain
 from lt_jax.errors import InputError
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
@@ -22,7 +22,8 @@ INDIFFERENT = {
     "train.progress",
     "train.tensorboard",
 }
-CHECKPOINTS, TENSORBOARD, PICTURE = "checkpoints", "tensorboard", "picture.png"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
+PICTURE, MASKS = "picture.png", "masks.png"
 STAGE1, STAGE2 = "stage1", "stage2"  # folders of a run of two stages
 FROM = "stage1.json"  # which weights a second stage was started from
 
@@ -71,6 +72,9 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
     here = dict(flatten(json.loads(json.dumps(plain(config)))))
+    defaults = dict(flatten(json.loads(json.dumps(plain(base_config())))))
+    for name in here.keys() & defaults.keys():  # fields that came later had their defaults
+        there.setdefault(name, defaults[name])
     for name in sorted({*there, *here} - INDIFFERENT):
         if there.get(name) != here.get(name):
             raise InputError(

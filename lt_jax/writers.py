@@ -23,6 +23,8 @@ from rich.progress import (
 
 from lt_jax.errors import InputError
 
+OBJECTIVE = "objective"  # split of the rows about what the objective remembers
+
 
 def say(message: str) -> None:
     """Tells the person at the terminal or in the notebook one thing."""
@@ -103,7 +105,8 @@ class TensorBoard:
             return
         for name, value in row.items():
             if name not in ("step", "split", "epoch"):
-                self._writer.add_scalar(f"{row['split']}/{name}", np.mean(value), row["step"])
+                mean = np.mean(np.asarray(value, float))  # None, for nothing to score, becomes NaN
+                self._writer.add_scalar(f"{row['split']}/{name}", mean, row["step"])
 
     def close(self) -> None:
         """Writes what is left."""

@@ -49,6 +49,12 @@ def class_balanced_weights(counts, beta):
     return np.array([len(counts) * i / math.fsum(inverse) for i in inverse])
 
 
+def multi_label_weights(counts, beta):
+    """A class without positives weighs 1 and takes no part in the others' weights."""
+    others = iter(class_balanced_weights([n for n in counts if n], beta))
+    return np.array([next(others) if n else 1.0 for n in counts])
+
+
 def cloud_sizes(counts):
     gaps = [math.log(max(counts)) - math.log(n) for n in counts]
     return np.array([g / max(gaps) if max(gaps) else 0.0 for g in gaps])
@@ -71,6 +77,18 @@ def softmax_cross_entropy(z, t):
 def sigmoid_cross_entropy(z, t):
     p = sigmoid(z)
     return -sum(t[c] * math.log(p[c]) + (1 - t[c]) * math.log(1 - p[c]) for c in range(len(z)))
+
+
+@rows
+def weighted_sigmoid(z, t, counts, num_examples, power):
+    """Soft targets: the weight is the mean of the two weights."""
+    total = 0.0
+    for c, p in enumerate(sigmoid(z)):
+        positives, negatives = counts[c], num_examples - counts[c]
+        weight = (negatives / positives) ** power if positives and negatives else 1.0
+        entropy = -(t[c] * math.log(p) + (1 - t[c]) * math.log(1 - p))
+        total += (t[c] * weight + (1 - t[c])) * entropy
+    return total
 
 
 @rows
@@ -102,7 +120,7 @@ def class_balanced_softmax(logits, labels, counts, beta):
 
 def class_balanced_focal(logits, labels, counts, beta, gamma):
     """Integers: the label's weight on the whole example. Targets: each class's on its entries."""
-    weights = class_balanced_weights(counts, beta)
+    weights = multi_label_weights(counts, beta)
     if np.ndim(labels) == 1:
         return weights[np.asarray(labels)] * sigmoid_focal(logits, labels, gamma)
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
@@ -165,13 +183,14 @@ def seesaw(z, t, counts, p, q):
 # Weighed and dropped entries
 
 
-def equalization(logits, labels, counts, drop, threshold, base):
+def equalization(logits, labels, counts, drop, threshold, base, num_examples=None):
     """``drop`` [B, C]: which draws leave out a negative of a rare class."""
+    num_examples = sum(counts) if num_examples is None else num_examples
     logits = np.asarray(logits, np.float64)
     targets, total = one_hot(labels, logits.shape[1]), []
     for z, t, d in zip(logits, targets, drop, strict=True):
         kept = [
-            t[j] > 0 or not (d[j] and counts[j] / sum(counts) < threshold) for j in range(len(z))
+            t[j] > 0 or not (d[j] and counts[j] / num_examples < threshold) for j in range(len(z))
         ]
         if base == "softmax":
             normaliser = sum(math.exp(z[j]) for j in range(len(z)) if kept[j])
@@ -200,13 +219,16 @@ def asymmetric(z, t, gamma_positive, gamma_negative, clip):
 
 @rows
 def distribution_balanced(z, t, counts, num_examples, alpha, beta, mu, kappa, scale):
+    """A class that none or all have: no bias; one that none has: weights of a single positive."""
     total = 0.0
+    constant = [n in (0, num_examples) for n in counts]
+    counts = [max(n, 1) for n in counts]
     image_level = sum(1.0 / counts[c] for c in range(len(z)) if t[c] > 0)
     for c in range(len(z)):
         ratio = (1.0 / counts[c]) / image_level if image_level else math.inf
         weight = alpha + sigmoid(beta * (ratio - mu))
         prior = counts[c] / num_examples
-        nu = -kappa * -math.log(1.0 / prior - 1.0)
+        nu = 0.0 if constant[c] else -kappa * -math.log(1.0 / prior - 1.0)
         positive = math.log(1 + math.exp(-(z[c] - nu)))
         negative = math.log(1 + math.exp(scale * (z[c] - nu))) / scale
         total += weight * (t[c] * positive + (1 - t[c]) * negative)

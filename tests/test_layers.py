@@ -12,8 +12,10 @@ LAYERS = (
     ("errors", "longtail", "sharding", "environment"),
     ("losses", "objectives", "augment", "autoaugment", "metrics", "models", "optimizers"),
     ("data", "state", "two_stage", "configuration", "classifiers"),
-    ("steps", "checkpoint", "writers", "workdir", "replicas", "loop", "prepare"),
-    ("reported", "report", "pictures", "finish", "stage1", "features", "posthoc"),
+    ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "loop"),
+    ("build", "prepare"),
+    ("reported", "summaries", "report", "pictures", "masking_pictures", "finish"),
+    ("stage1", "features", "posthoc"),
     ("retrain", "train", "sweep", "evaluate", "dlsa", "cli"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -58,6 +58,7 @@ def losses_of(counts=COUNTS):
         "equalization_loss": {**counted, "key": KEY},
         "equalization_loss sigmoid": {**counted, "key": KEY, "base": "sigmoid"},
         "distribution_balanced_loss": counted,
+        "weighted_sigmoid_cross_entropy": counted,
     }
     return {k: partial(getattr(losses, k.split()[0]), **options) for k, options in forms.items()}
 
@@ -262,6 +263,9 @@ def own_values(z, f, y):
         "distribution_balanced": losses.distribution_balanced_loss(
             z, y, COUNTS, num_examples=NUM_EXAMPLES, negative_scale=3.0, **REBALANCE
         ),
+        "weighted_sigmoid": losses.weighted_sigmoid_cross_entropy(
+            z, y, COUNTS, num_examples=NUM_EXAMPLES, power=0.7
+        ),
         "plm_sigmoid": masked(),
         "plm_softmax": masked(base="softmax"),
     }
@@ -303,6 +307,7 @@ def test_losses_against_the_second_implementation(kind, x64):
         "distribution_balanced": r.distribution_balanced(
             z, y, COUNTS, NUM_EXAMPLES, **REBALANCE, scale=3.0
         ),
+        "weighted_sigmoid": r.weighted_sigmoid(z, y, COUNTS, NUM_EXAMPLES, 0.7),
         "plm_sigmoid": r.masked_sigmoid(z, targets, keep),
         "plm_softmax": r.masked_softmax(z, targets, keep),
         "softmax_focal": [r.softmax_focal(z, y, gamma) for gamma in GAMMAS],
@@ -539,6 +544,14 @@ def identities():
         ),
         "negative-tolerant, bias 0, lambda 1": (
             partial(reweighted.negative_tolerant_cross_entropy, bias=bias, negative_scale=1.0),
+            bce,
+        ),
+        "weighted sigmoid, power 0": (
+            partial(losses.weighted_sigmoid_cross_entropy, class_counts=COUNTS, power=0.0),
+            bce,
+        ),
+        "weighted sigmoid, half of the examples positive": (
+            partial(losses.weighted_sigmoid_cross_entropy, class_counts=balanced, num_examples=14),
             bce,
         ),
         "PLM sigmoid, ideal = real": (partial(plm, ratio=RATIO, ideal_ratio=RATIO), bce),
@@ -814,8 +827,16 @@ def test_numbers_outside_their_range_are_refused():
         ("negative_scale is 0", partial(db, negative_scale=0)),
         ("kappa is -1", partial(db, kappa=-1)),
         (
-            "num_examples is 500; expected more than the largest count 500",
-            partial(db, num_examples=500),
+            "num_examples is 499; expected at least the largest count 500",
+            partial(db, num_examples=499),
+        ),
+        (
+            "num_examples is 499; expected at least the largest count 500",
+            partial(losses.weighted_sigmoid_cross_entropy, z, y, COUNTS, num_examples=499),
+        ),
+        (
+            "power is inf; expected a finite number",
+            partial(losses.weighted_sigmoid_cross_entropy, z, y, COUNTS, power=np.inf),
         ),
         (
             "num_examples is 499; expected at least the largest count 500",

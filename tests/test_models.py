@@ -10,7 +10,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lt_jax.errors import InputError
 from lt_jax.models import MODELS, CosineHead, LinearHead, create_model, sigmoid_prior_bias
 from lt_jax.models.conv import ConvBatchNorm, batch_normalise, conv2d, relu
+from lt_jax.models.resnet import Block as ImageNetBlock
 from lt_jax.models.resnet_cifar import Block, ResNetCIFAR, shortcut
+from lt_jax.state import make_network
 
 
 def _random(seed, *shape):
@@ -60,6 +62,57 @@ def test_number_of_parameters(name, count):
         return create_model(name, image_shape=(32, 32, 3), num_classes=10, rngs=nnx.Rngs(0))
 
     assert _num_parameters(nnx.eval_shape(build)) == count
+
+
+# torchvision's counts for 1000 classes; it has no ResNet-10, which is a ResNet-18 less one block
+# per stage: 2 (9 w^2 + 2 w) weights each.
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("resnet10", 11_689_512 - sum(18 * w * w + 4 * w for w in (64, 128, 256, 512))),
+        ("resnet18", 11_689_512),
+        ("resnet34", 21_797_672),
+        ("resnet50", 25_557_032),
+        ("resnet101", 44_549_160),
+        ("resnet152", 60_192_808),
+    ],
+)
+def test_number_of_parameters_of_imagenet_networks(name, count):
+    def build():
+        return create_model(name, image_shape=(224, 224, 3), num_classes=1000, rngs=nnx.Rngs(0))
+
+    assert _num_parameters(nnx.eval_shape(build)) == count
+
+
+@pytest.mark.parametrize(("head", "dtype"), [("linear", "bfloat16"), ("cosine", "float32")])
+@pytest.mark.parametrize(
+    ("name", "shape", "num_features"),
+    [
+        ("resnet10", (8, 8, 1), 512),
+        ("resnet50", (32, 36, 3), 2048),
+        ("mlp", (5,), 128),
+        ("resnet20", (32, 32, 3), 64),
+    ],
+)
+def test_pure_functions_of_every_kind_of_network(name, shape, num_features, head, dtype):
+    # Shapes and dtypes only: nothing is compiled.
+    network = make_network(
+        lambda rngs: create_model(
+            name, image_shape=shape, num_classes=7, head=head, dtype=jnp.dtype(dtype), rngs=rngs
+        )
+    )
+    params, stats = jax.eval_shape(network.init, jax.random.key(0))
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+
+    def loss(params, stats, images):
+        logits, new = network.apply(params, stats, images, True)
+        return jnp.sum(logits), (logits, new)
+
+    grads, (logits, new) = jax.eval_shape(jax.grad(loss, has_aux=True), params, stats, images)
+    features = jax.eval_shape(network.features, params, stats, images)
+    assert (features.shape, logits.shape) == ((2, num_features), (2, 7))
+    assert {x.dtype for x in (features, logits, *jax.tree.leaves(params))} == {jnp.dtype("float32")}
+    assert (grads, new) == (params, stats)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +216,49 @@ def test_block_against_numpy(stride):
     np.testing.assert_allclose(result, np.maximum(hidden, 0), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_imagenet_block_against_numpy(bottleneck, stride):
+    # At stride 1 the shortcut has no weights: the block gives as many channels as it takes.
+    block = ImageNetBlock(
+        8, 2 if bottleneck else 8, bottleneck=bottleneck, stride=stride, dtype=jnp.float32,
+        rngs=nnx.Rngs(0),
+    )  # fmt: skip
+    images = _random(0, 3, 7, 6, 8)
+    np.testing.assert_array_equal(block.layers[-1].scale[...], 0)
+    block.layers[-1].scale[...] = jnp.full(8, 0.5)
+    kernels = [np.float64(layer.kernel[...]) for layer in block.layers]
+    assert [kernel.shape[0] for kernel in kernels] == ([1, 3, 1] if bottleneck else [3, 3])
+    hidden, last = images, len(kernels) - 1
+    for index, kernel in enumerate(kernels):
+        hidden = _norm_numpy(_conv_numpy(hidden, kernel, stride if index == last - 1 else 1))
+        hidden = hidden / 2 if index == last else np.maximum(hidden, 0)
+    around = images
+    if stride == 2:
+        around = _norm_numpy(_conv_numpy(images, np.float64(block.shortcut.kernel[...]), 2))
+    result = block(jnp.float32(images), train=True)
+    np.testing.assert_allclose(result, np.maximum(hidden + around, 0), rtol=1e-3, atol=1e-4)
+
+
+def test_mlp_against_numpy():
+    network = make_network(
+        lambda rngs: create_model("mlp", image_shape=(5,), num_classes=3, rngs=rngs)
+    )
+    params, stats = network.init(jax.random.key(0))
+    vectors = _random(0, 4, 5)
+    hidden, head = (
+        {k: np.float64(x) for k, x in params[part].items()} for part in ("hidden", "head")
+    )
+    expected = np.maximum(vectors @ hidden["kernel"] + hidden["bias"], 0)
+    features = network.features(params, stats, jnp.float32(vectors))
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    logits, new = network.apply(params, stats, jnp.float32(vectors), True)
+    np.testing.assert_allclose(logits, expected @ head["kernel"], rtol=1e-5, atol=1e-5)
+    assert new == {}
+    # He: the variance of the weights is 2 over the number of inputs.
+    np.testing.assert_allclose(hidden["kernel"].var() * 5, 2, rtol=0.2)
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (9, 11, 3)])
 def test_small_takes_any_image(shape):
     model = _small(image_shape=shape, num_classes=7)
@@ -259,6 +355,22 @@ def test_linear_head_prior():
 def test_create_model_lists_known_names():
     with pytest.raises(InputError, match=r"resnet33.*" + ".*".join(MODELS)):
         create_model("resnet33", image_shape=(32, 32, 3), num_classes=10, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "sentence"),
+    [
+        ("small", (8,), r"image_shape=\(8,\): model 'small' takes images, \(height, width"),
+        ("resnet50", (2048,), r"model 'resnet50' takes images"),
+        ("mlp", (8, 8, 1), r"image_shape=\(8, 8, 1\): model 'mlp' takes feature vectors, \(D,\)"),
+        ("mlp", (0,), "D at least 1"),
+        ("mlp", (), "feature vectors"),
+        ("small", (), "images"),
+    ],
+)
+def test_images_and_feature_vectors_are_not_confused(name, shape, sentence):
+    with pytest.raises(InputError, match=sentence):
+        create_model(name, image_shape=shape, num_classes=3, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lt_jax import environment, report
+from lt_jax import environment, report, summaries
 from lt_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ def summary(name, accuracies, index_hash="a"):
     return {
         "name": name,
         "seeds": list(range(len(accuracies))),
-        "test": {"last": report.aggregate(replicas)},
+        "test": {"last": summaries.aggregate(replicas)},
         "data": {
             "source": "digits",
             "class_counts": [50, 5],
@@ -56,12 +56,12 @@ def test_mean_and_sample_deviation():
 
 def test_paired_difference_is_that_of_scipy():
     a, b = [0.80, 0.83, 0.79, 0.85], [0.78, 0.80, 0.80, 0.81]
-    found = report.paired_difference(summary("a", a), summary("b", b))
+    found = summaries.paired_difference(summary("a", a), summary("b", b))
     interval = stats.ttest_rel(a, b).confidence_interval(0.95)
     assert (found["low"], found["high"]) == pytest.approx(tuple(interval))
     assert found["standard_error"] == pytest.approx(stats.sem(np.subtract(a, b)))
     with pytest.raises(ValueError, match="can be paired"):
-        report.paired_difference(summary("a", a), summary("b", b, index_hash="other"))
+        summaries.paired_difference(summary("a", a), summary("b", b, index_hash="other"))
 
 
 def test_tables_hold_what_was_measured(tmp_path):

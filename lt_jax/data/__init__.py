@@ -1,16 +1,23 @@
 """Image sets: where they come from, how they are split, how batches are drawn on the device."""
 
-from lt_jax.data.dataset import DEFAULTS, Dataset, index_hash, load_dataset, pixel_statistics
+from lt_jax.data.canvas import Canvas, Composition, compose
+from lt_jax.data.dataset import DEFAULTS, Dataset, load_dataset
 from lt_jax.data.device import epoch_order, eval_order, shared_order
 from lt_jax.data.sampling import Members, draw, make_order, members_of
 from lt_jax.data.sources import Source, load_source
 from lt_jax.data.splits import validation_counts, validation_indices
+from lt_jax.data.statistics import index_hash, pixel_statistics
+from lt_jax.data.streamed import StreamedImages
 
 __all__ = [
     "DEFAULTS",
+    "Canvas",
+    "Composition",
     "Dataset",
     "Members",
     "Source",
+    "StreamedImages",
+    "compose",
     "draw",
     "epoch_order",
     "eval_order",

@@ -1,71 +1,119 @@
-"""What is wrong with images, labels and class names, in one sentence; every source goes through."""
+"""What is wrong with inputs, labels and class names, in one sentence; every source goes through."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.data.streamed import StreamedImages
 from lt_jax.errors import InputError
 
+Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int32]
+Labels = npt.NDArray[np.int32] | npt.NDArray[np.uint8]
 
 
-def checked_images(what: str, images: np.ndarray) -> Images:
-    """Images with a channel axis, or a sentence that says what is wrong with them.
+def checked_inputs(what: str, inputs: Any) -> Any:
+    """Images with a channel axis or feature vectors, or a sentence on what is wrong with them.
 
     Args:
       what: what to call them in the sentence, such as ``"x_train of cats.npz"``.
-      images: uint8 ``[N, H, W, C]``, or ``[N, H, W]`` for grey images.
+      inputs: images, uint8 ``[N, H, W, C]``, or ``[N, H, W]`` for grey ones; `StreamedImages`; or
+        features, floats ``[N, D]``.
 
     Returns:
-      The images, uint8 ``[N, H, W, C]``.
+      The images, uint8 ``[N, H, W, C]``, or the features, float32 ``[N, D]``.
 
     Raises:
-      InputError: for another dtype or rank, or an axis of length 0.
+      InputError: for another dtype or rank, an axis of length 0, or a feature that is not finite.
 
     Example:
-      >>> checked_images("x_train", np.zeros((2, 8, 8), np.uint8)).shape
+      >>> checked_inputs("x_train", np.zeros((2, 8, 8), np.uint8)).shape
       (2, 8, 8, 1)
     """
-    if images.dtype != np.uint8:
-        raise InputError(f"{what} is {images.dtype}; expected uint8 pixels from 0 to 255")
-    if images.ndim not in (3, 4):
+    if isinstance(inputs, StreamedImages):
+        return inputs
+    if inputs.ndim == 2 and inputs.dtype.kind == "f":
+        return _checked_features(what, inputs)
+    if inputs.dtype != np.uint8:
         raise InputError(
-            f"{what} has shape {images.shape}; expected [N, H, W, C], or [N, H, W] for grey images"
+            f"{what} is {inputs.dtype}; expected uint8 pixels from 0 to 255, or floats [N, D] for"
+            " feature vectors"
         )
-    if images.size == 0:
-        raise InputError(f"{what} has shape {images.shape}; expected at least one image and pixel")
-    return images[..., None] if images.ndim == 3 else images
+    if inputs.ndim not in (3, 4):
+        raise InputError(
+            f"{what} has shape {inputs.shape}; expected [N, H, W, C], or [N, H, W] for grey images,"
+            " or floats [N, D] for feature vectors"
+        )
+    if inputs.size == 0:
+        raise InputError(f"{what} has shape {inputs.shape}; expected at least one image and pixel")
+    return inputs[..., None] if inputs.ndim == 3 else inputs
+
+
+def _checked_features(what: str, features: np.ndarray) -> Features:
+    if features.size == 0:
+        raise InputError(f"{what} has shape {features.shape}; expected at least one feature vector")
+    with np.errstate(over="ignore"):
+        result = features.astype(np.float32)
+    bad = ~np.isfinite(result)
+    if bad.any():
+        row, column = np.argwhere(bad)[0].tolist()
+        raise InputError(
+            f"{what} holds {features[row, column]} in row {row}, column {column}; expected finite"
+            " numbers of float32"
+        )
+    return result
 
 
 def checked_labels(what: str, labels: np.ndarray, num_images: int) -> Labels:
-    """Labels as int32, or a sentence that says what is wrong with them.
+    """Labels as integers or multi-hot, or a sentence that says what is wrong with them.
 
     Args:
       what: what to call them in the sentence.
-      labels: integers ``[N]``, not negative.
+      labels: integers ``[N]``, not negative; or 0 and 1 of any dtype, ``[N, C]``.
       num_images: N.
 
     Returns:
-      The labels, int32 ``[N]``.
+      The labels, int32 ``[N]``, or uint8 ``[N, C]``.
 
     Raises:
-      InputError: for floats, another rank or length, and negative labels.
+      InputError: for another rank or length, fewer than two classes, floats or negative labels
+        ``[N]``, and for anything but 0 and 1 ``[N, C]``.
+
+    Example:
+      >>> checked_labels("y_train", np.array([[0.0, 1.0]]), 1)
+      array([[0, 1]], dtype=uint8)
     """
-    if labels.dtype.kind not in "iu":
+    multi_label = labels.ndim == 2 and labels.shape[1] > 1
+    if labels.dtype.kind not in ("biuf" if multi_label else "iu"):
         raise InputError(f"{what} is {labels.dtype}; expected integer labels")
-    if labels.ndim != 1:
-        raise InputError(f"{what} has shape {labels.shape}; expected one label per image, [N]")
-    if labels.size != num_images:
-        raise InputError(f"{what} has {labels.size} labels for {num_images} images")
+    if labels.ndim != 1 and not multi_label:
+        raise InputError(
+            f"{what} has shape {labels.shape}; expected one label per image, [N], or 0 and 1 for"
+            " each of at least 2 classes, [N, C]"
+        )
+    if len(labels) != num_images:
+        raise InputError(f"{what} has {len(labels)} labels for {num_images} images")
+    if multi_label:
+        return _checked_multi_hot(what, labels)
     if labels.min() < 0:
         raise InputError(f"{what} holds the label {labels.min()}; expected 0 or more")
     if labels.max() > np.iinfo(np.int32).max:
         raise InputError(f"{what} holds the label {labels.max()}; expected a class number")
     return labels.astype(np.int32)
+
+
+def _checked_multi_hot(what: str, labels: np.ndarray) -> Labels:
+    bad = (labels != 0) & (labels != 1)
+    if bad.any():
+        row, c = np.argwhere(bad)[0].tolist()
+        raise InputError(
+            f"{what} holds {labels[row, c]} in row {row} for class {c}; expected 0 or 1"
+        )
+    return labels.astype(np.uint8)
 
 
 def checked_classes(
@@ -75,8 +123,9 @@ def checked_classes(
 
     Args:
       what: what to call the source in a sentence.
-      labels: the label vectors of every split, each int32 ``[N]``.
-      num_classes: what the caller says; 0 takes the number of names, else the largest label + 1.
+      labels: of every split, each int32 ``[N]`` or each multi-hot ``[N, C]``.
+      num_classes: what the caller says; 0 takes the number of names, else the largest label + 1,
+        or the columns of multi-hot labels.
       class_names: one name for each class, or nothing: then the classes are called by number.
 
     Returns:
@@ -93,8 +142,17 @@ def checked_classes(
         raise InputError(
             f"num_classes is {num_classes!r}; expected a whole number, 0 = from the data"
         )
-    largest = int(max(split.max() for split in labels))
-    count = int(num_classes) or len(class_names) or largest + 1
+    if len({split.ndim for split in labels}) > 1:
+        raise InputError(
+            f"{what} has labels {' and '.join(str(split.shape) for split in labels)}; expected one"
+            " label per image in both splits, [N], or several, [N, C]"
+        )
+    if labels[0].ndim == 2:
+        count = _num_columns(what, labels, int(num_classes))
+        largest = count - 1
+    else:
+        largest = int(max(split.max() for split in labels))
+        count = int(num_classes) or len(class_names) or largest + 1
     if count < 2:
         raise InputError(f"{what} has {count} class; expected at least 2")
     if class_names and len(class_names) != count:
@@ -104,8 +162,23 @@ def checked_classes(
     return count, tuple(str(name) for name in class_names) or tuple(map(str, range(count)))
 
 
-def check_same_shape(what: str, train_images: Images, test_images: Images) -> None:
-    """Refuses train and test images ``[., H, W, C]`` of different height, width or channels."""
+def _num_columns(what: str, labels: Sequence[Labels], num_classes: int) -> int:
+    """C of multi-hot labels."""
+    columns = [split.shape[1] for split in labels]
+    if len(set(columns)) > 1:
+        raise InputError(
+            f"{what} has labels of {' and '.join(map(str, columns))} classes; expected as many in"
+            " train as in test"
+        )
+    if num_classes not in (0, columns[0]):
+        raise InputError(
+            f"num_classes is {num_classes}, but {what} has labels of {columns[0]} classes"
+        )
+    return columns[0]
+
+
+def check_same_shape(what: str, train_images: Any, test_images: Any) -> None:
+    """Refuses train and test images of different size or channels, or features of another D."""
     train, test = train_images.shape[1:], test_images.shape[1:]
     if train != test:
         raise InputError(f"{what}: train images are {train}, but test images are {test}")

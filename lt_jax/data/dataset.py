@@ -6,22 +6,23 @@ so that runs of different imbalance select on the same images.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lt_jax.data.checks import Images, Labels
-from lt_jax.data.sources import load_source
+from lt_jax.data.canvas import COMPOSED, NUM_DIGITS, Canvas, Composition
+from lt_jax.data.checks import Labels
+from lt_jax.data.multilabel import label_notes
+from lt_jax.data.sources import Source, load_source
 from lt_jax.data.splits import validation_indices
+from lt_jax.data.statistics import array_hash, index_hash, input_statistics, standardised
+from lt_jax.data.tails import Counts, has_tail, kept_examples
 from lt_jax.errors import InputError
-from lt_jax.longtail import check_class_counts, long_tailed_counts, long_tailed_indices
-
-Counts = npt.NDArray[np.int64]
+from lt_jax.longtail import count_classes, long_tailed_profile
 
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
@@ -30,42 +31,54 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "download": False,
         "num_classes": 0,
         "test_split": "test",
+        "image_size": 0,
+        "stream": False,
+        "normalization": "data",
         "imbalance": 0.0,
         "imbalance_kind": "exponential",
+        "pareto_power": 6.0,
         "max_count": 0,
         "class_counts": (),
+        "drop_unlabelled": False,
         "split_seed": 0,
         "validation_size": 0,
+        "canvas": Canvas()._asdict(),
     }
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What a run trains, selects and tests on; all in memory.
+    """What a run trains, selects and tests on; in memory, or `StreamedImages`.
 
     Attributes:
-      train_images: the images kept, uint8 ``[N, H, W, Ch]``; labels int32 ``[N]``.
+      train_images: the images kept, uint8 ``[N, H, W, Ch]``; or features, float32 ``[N, D]``, less
+        their mean and divided by their deviation.
+      train_labels: int32 ``[N]``, or multi-hot uint8 ``[N, C]``.
       validation_images: cut from train before anything else; may be empty.
+      validation_labels: as those of train.
       test_images: the whole test split.
-      class_counts: train images of each class, int64 ``[C]``.
+      test_labels: as those of train.
+      class_counts: train images of each class, int64 ``[C]``; of multi-label sets the positives.
       class_names: one for each class.
       num_classes: C.
-      mean: mean of the train pixels / 255, float64 ``[Ch]``.
-      std: their standard deviation, float64 ``[Ch]``; 1 for a channel that is constant.
+      mean: what pixels / 255 are normalised by: the mean over train, float64 ``[Ch]``, or that of
+        ImageNet; or what was taken from the features, ``[D]``.
+      std: the standard deviation; 1 for a channel or feature that is constant.
       index_hash: 16 hex digits that tell which train images were kept.
       test_hash: 16 hex digits that tell the test images and labels.
       source: what was loaded.
       split_seed: which validation split and which subset were drawn.
       imbalance: what was asked for; 0 if the counts do not come from it.
-      kind: ``"exponential"``, ``"step"``, ``"explicit"`` or ``"unchanged"``.
+      kind: ``"exponential"``, ``"step"``, ``"pareto"``, ``"explicit"`` or ``"unchanged"``.
+      notes: sentences about the labels that one should read before training.
     """
 
-    train_images: Images
+    train_images: Any
     train_labels: Labels
-    validation_images: Images
+    validation_images: Any
     validation_labels: Labels
-    test_images: Images
+    test_images: Any
     test_labels: Labels
     class_counts: Counts
     class_names: tuple[str, ...]
@@ -78,22 +91,34 @@ class Dataset:
     split_seed: int
     imbalance: float
     kind: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an example may have several labels, or none."""
+        return self.train_labels.ndim == 2
 
     def info(self) -> dict[str, Any]:
         """What to write beside a result: only numbers, strings, lists of them."""
-        validation = np.bincount(self.validation_labels, minlength=self.num_classes)
-        test = np.bincount(self.test_labels, minlength=self.num_classes)
+        validation = count_classes(self.validation_labels, self.num_classes)
+        test = count_classes(self.test_labels, self.num_classes)
+        labels, total = self.train_labels, len(self.train_labels)
         return {
             "source": self.source,
             "num_classes": self.num_classes,
+            "multi_label": self.multi_label,
             "split_seed": self.split_seed,
             "imbalance": self.imbalance,
             "kind": self.kind,
             "class_counts": self.class_counts.tolist(),
-            "total_train": len(self.train_labels),
+            "total_train": total,
             "total_validation": len(self.validation_labels),
             "total_test": len(self.test_labels),
-            "validation": _evenness(validation),
+            "total_unlabelled": int((~labels.any(axis=1)).sum()) if self.multi_label else 0,
+            "labels_per_image": float(self.class_counts.sum() / total) if total else 0.0,
+            "validation": "balanced"
+            if self.source in COMPOSED and len(self.validation_labels)
+            else _evenness(validation),
             "index_hash": self.index_hash,
             "pixel_mean": self.mean.tolist(),
             "pixel_std": self.std.tolist(),
@@ -109,13 +134,24 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
       config: a mapping, such as a ``ConfigDict``, with these fields; one that is missing has the
         value in ``DEFAULTS``:
 
-        - source, data_dir, download, num_classes, test_split: see `load_source`.
-        - validation_size: about how many images to cut from train, see `validation_counts`.
-        - imbalance: largest / smallest class count, at least 1; 0 leaves train as it is.
-        - imbalance_kind: ``"exponential"`` or ``"step"``.
-        - max_count: images of class 0; 0 takes the most for which every class has enough.
-        - class_counts: explicit counts, one for each class, instead of the three above.
+        - source, data_dir, download, num_classes, test_split, image_size, stream: see
+          `load_source`.
+        - normalization: of images, ``"data"`` by the statistics of train or ``"imagenet"``.
+        - validation_size: about how many images to cut from train, see `validation_indices`; of
+          composed sets how many to make.
+        - imbalance: largest / smallest class count, at least 1; 0 leaves train as it is. How often
+          classes of multi-label sets occur together does not always allow it exactly, see
+          `lt_jax.longtail.multi_label_indices`; of composed sets it is that of the digits drawn.
+        - imbalance_kind: ``"exponential"``, ``"step"`` or ``"pareto"``; the last with an imbalance
+          of 0 is the tail of COCO-MLT, see `lt_jax.longtail.long_tailed_profile`.
+        - pareto_power: of that kind.
+        - max_count: images of class 0, of multi-label sets those of the most frequent class; 0
+          takes the most for which every class has enough.
+        - class_counts: explicit counts, one for each class, instead of the four above.
+        - drop_unlabelled: whether train images without any label are left out. A long-tailed
+          multi-label subset has none in any case.
         - split_seed: which images; two runs with the same one use the same images.
+        - canvas: of composed sets, the fields of `lt_jax.data.canvas.Canvas`.
 
     Returns:
       The arrays and what is known about them.
@@ -128,121 +164,113 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
       >>> data.class_counts
       array([100,  77,  59,  46,  35,  27,  21,  16,  12,  10])
     """
-    options = {**DEFAULTS, **dict(config)}
-    seed = options["split_seed"]
-    if seed != int(seed) or seed < 0:
-        raise InputError(f"split_seed is {seed!r}; expected a whole number of at least 0")
+    options = _options(config)
     source = load_source(
         options["source"],
         data_dir=options["data_dir"],
         num_classes=options["num_classes"],
         test_split=options["test_split"],
         download=options["download"],
+        image_size=options["image_size"],
+        stream=options["stream"],
+        composition=_composition(options) if options["source"] in COMPOSED else None,
     )
-    labels, num_classes = source.train_labels, source.num_classes
-    rest, validation = validation_indices(labels, options["validation_size"], seed, num_classes)
-    available = np.bincount(labels[rest], minlength=num_classes)
-    counts, imbalance, kind = _wanted_counts(available, options)
-    kept = rest[long_tailed_indices(labels[rest], counts, seed)]
-    train_images = source.train_images[kept]
-    mean, std = pixel_statistics(train_images)
+    parts = _parts(source, options)
+    statistics = input_statistics(parts.train_images, options["normalization"], source.name)
+    images = [parts.train_images, parts.validation_images, source.test_images]
+    if len(source.train_images.shape) == 2:
+        images = [standardised(features, statistics) for features in images]
+    labels = parts.train_labels
     return Dataset(
-        train_images=train_images,
-        train_labels=labels[kept],
-        validation_images=source.train_images[validation],
-        validation_labels=labels[validation],
-        test_images=source.test_images,
+        train_images=images[0],
+        train_labels=labels,
+        validation_images=images[1],
+        validation_labels=parts.validation_labels,
+        test_images=images[2],
         test_labels=source.test_labels,
-        class_counts=counts,
+        class_counts=count_classes(labels, source.num_classes),
         class_names=source.class_names,
-        num_classes=num_classes,
-        mean=mean,
-        std=std,
-        index_hash=index_hash(kept, labels[kept]),
+        num_classes=source.num_classes,
+        mean=statistics[0],
+        std=statistics[1],
+        index_hash=parts.hash,
         test_hash=array_hash(source.test_labels, source.test_images),
         source=source.name,
-        split_seed=int(seed),
-        imbalance=imbalance,
-        kind=kind,
+        split_seed=int(options["split_seed"]),
+        imbalance=0.0 if parts.kind in ("explicit", "unchanged") else float(options["imbalance"]),
+        kind=parts.kind,
+        notes=label_notes(labels, source.test_labels, source.class_names),
     )
 
 
-def pixel_statistics(
-    images: Images,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and standard deviation of each channel of pixels / 255.
+class _Parts(NamedTuple):
+    """What is kept of train, what validation gets, and what tells them from others."""
 
-    From a histogram of the 256 values, so it is exact and needs no float copy of the images.
-
-    Args:
-      images: uint8 ``[N, H, W, Ch]``.
-
-    Returns:
-      Mean and standard deviation, float64 ``[Ch]``. A constant channel gets a deviation of 1: it
-      can be divided by, and the channel becomes 0.
-
-    Example:
-      >>> pixel_statistics(np.array([0, 255, 0, 255], np.uint8).reshape(1, 2, 2, 1))
-      (array([0.5]), array([0.5]))
-    """
-    channels = images.shape[-1]
-    histogram = np.zeros((channels, 256), np.int64)
-    for chunk in np.array_split(images, max(1, len(images) // 4096)):
-        for c in range(channels):
-            histogram[c] += np.bincount(chunk[..., c].ravel(), minlength=256)
-    share = histogram / histogram.sum(axis=1, keepdims=True)
-    value = np.arange(256) / 255
-    mean = share @ value
-    std = np.sqrt((share * (value - mean[:, None]) ** 2).sum(axis=1))
-    return mean, np.where((histogram > 0).sum(axis=1) > 1, std, 1.0)
+    train_images: Any
+    train_labels: Labels
+    validation_images: Any
+    validation_labels: Labels
+    kind: str
+    hash: str
 
 
-def index_hash(indices: npt.ArrayLike, labels: npt.ArrayLike) -> str:
-    """Which images were kept, as 16 hex digits: two runs that agree here trained on the same ones.
+def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:
+    """Validation is cut, then the long tail drawn from the rest, unless the set has both."""
+    images, labels, num_classes = source.train_images, source.train_labels, source.num_classes
+    if source.validation_labels is not None:
+        kind = options["imbalance_kind"] if has_tail(options) else "unchanged"
+        own = (source.validation_images, source.validation_labels)
+        return _Parts(images, labels, *own, kind, array_hash(labels, images))
+    if labels.ndim == 2 and not labels.any():
+        raise InputError(f"no training example of {source.name} has a label; expected some")
+    rest, validation = validation_indices(
+        labels, options["validation_size"], options["split_seed"], num_classes
+    )
+    among, kind = kept_examples(labels[rest], num_classes, options)
+    kept = rest[among]
+    return _Parts(
+        images[kept],
+        labels[kept],
+        images[validation],
+        labels[validation],
+        kind,
+        index_hash(kept, labels[kept]),
+    )
 
-    The start of the SHA-256 of the indices, then the labels, each as little-endian int64.
 
-    Example:
-      >>> index_hash([0, 2], [1, 0])
-      '698e31029fef80c4'
-    """
-    data = b"".join(np.asarray(a).astype("<i8").tobytes() for a in (indices, labels))
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def array_hash(*arrays: npt.NDArray[Any]) -> str:
-    """The content of arrays, as 16 hex digits."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config and the defaults of those it lacks."""
+    options = {**DEFAULTS, **dict(config)}
+    canvas = {**DEFAULTS["canvas"], **dict(options["canvas"])}
+    unknown = sorted(set(canvas) - set(DEFAULTS["canvas"]))
+    if unknown:
+        raise InputError(
+            f"data.canvas has no field {unknown[0]!r}; expected some of {', '.join(Canvas._fields)}"
+        )
+    seed = options["split_seed"]
+    if seed != int(seed) or seed < 0:
+        raise InputError(f"split_seed is {seed!r}; expected a whole number of at least 0")
+    return {**options, "canvas": canvas}
 
 
-def _wanted_counts(available: Counts, options: Mapping[str, Any]) -> tuple[Counts, float, str]:
-    """Images to keep of each class, the imbalance they were made from, and the kind of tail."""
-    explicit = tuple(options["class_counts"])
-    if explicit:
-        if len(explicit) != available.size:
+def _composition(options: Mapping[str, Any]) -> Composition:
+    """How a composed set is made; its digits are long-tailed, so that no subset need be drawn."""
+    for name in ("class_counts", "max_count"):
+        if options[name]:
             raise InputError(
-                f"class_counts has {len(explicit)} counts; expected one for each of the "
-                f"{available.size} classes"
+                f"data.{name} is {options[name]!r}, but {options['source']} has as many images as"
+                f" data.canvas.images says; expected {DEFAULTS[name]!r}, and data.imbalance for how"
+                " frequent its digits are"
             )
-        return check_class_counts(explicit).astype(np.int64), 0.0, "explicit"
-    imbalance, kind = float(options["imbalance"]), options["imbalance_kind"]
-    if imbalance == 0:
-        return available, 0.0, "unchanged"
-    max_count = options["max_count"] or _largest_max_count(available, imbalance, kind)
-    return long_tailed_counts(max_count, available.size, imbalance, kind), imbalance, kind
-
-
-def _largest_max_count(available: Counts, imbalance: float, kind: Any) -> int:
-    """The most images of class 0 for which every class has enough; at least 1."""
-    low, high = 1, max(int(available[0]), 1)
-    while low < high:  # counts grow with max_count, so it can be bisected
-        middle = (low + high + 1) // 2
-        enough = (long_tailed_counts(middle, available.size, imbalance, kind) <= available).all()
-        low, high = (middle, high) if enough else (low, middle - 1)
-    return low
+    imbalance = options["imbalance"] if has_tail(options) else 1.0
+    return Composition(
+        Canvas(**options["canvas"]),
+        options["validation_size"],
+        long_tailed_profile(
+            NUM_DIGITS, imbalance, options["imbalance_kind"], options["pareto_power"]
+        ),
+        int(options["split_seed"]),
+    )
 
 
 def _evenness(counts: Counts) -> str:

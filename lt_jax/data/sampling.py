@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lt_jax.data.device import epoch_order
 from lt_jax.errors import InputError
-from lt_jax.longtail import SCHEMES, sampling_probabilities
+from lt_jax.longtail import SCHEMES, count_classes, sampling_probabilities
 
 Array = jax.Array
 Order = Callable[[Array, Any], Array]
@@ -26,7 +26,8 @@ class Members(NamedTuple):
     """The images of each class.
 
     Attributes:
-      indices: of all images, sorted by class, int32 ``[N]``.
+      indices: of all images, sorted by class, int32 ``[N]``; of multi-label images each as often as
+        it has labels.
       starts: where each class begins among them, int32 ``[C]``.
       counts: images of each class, int32 ``[C]``.
     """
@@ -40,7 +41,7 @@ def members_of(labels: npt.ArrayLike, num_classes: int) -> Members:
     """The images of each class.
 
     Args:
-      labels: integers ``[N]``.
+      labels: integers ``[N]``, or multi-hot ``[N, C]``.
       num_classes: C.
 
     Returns:
@@ -51,9 +52,9 @@ def members_of(labels: npt.ArrayLike, num_classes: int) -> Members:
       [1, 0, 2]
     """
     labels = np.asarray(labels)
-    count = np.bincount(labels, minlength=num_classes)
+    count = count_classes(labels, num_classes)
     start = np.cumsum(count) - count
-    order = np.argsort(labels, kind="stable")
+    order = np.nonzero(labels.T)[1] if labels.ndim == 2 else np.argsort(labels, kind="stable")
     return Members(*(jnp.asarray(a, jnp.int32) for a in (order, start, count)))
 
 
@@ -103,11 +104,13 @@ def make_order(
 
     ``instance`` takes every image once, in a new order each epoch. The other schemes draw as many
     images with replacement, see `lt_jax.longtail.sampling_probabilities`; ``progressive`` goes from
-    instance towards class sampling, epoch by epoch.
+    instance towards class sampling, epoch by epoch. Of multi-label images, a class is drawn and
+    then one of the images that have it: an image of several classes comes more often, one without
+    a label never.
 
     Args:
       sampling: ``scheme``, ``beta`` and ``beta_spread``.
-      labels: integers ``[N]``.
+      labels: integers ``[N]``, or multi-hot ``[N, C]``.
       num_classes: C.
       batch_size: B, at most N.
       epochs: of the run, for ``progressive``.
@@ -133,7 +136,7 @@ def make_order(
             return epoch_order(jax.random.fold_in(key, epoch), num_examples, batch_size)
 
         return shuffled
-    counts = np.bincount(labels, minlength=num_classes)
+    counts = count_classes(labels, num_classes)
     first, last = (
         jnp.asarray(cumulative(probabilities))
         for probabilities in _from_start_to_end(sampling, counts)

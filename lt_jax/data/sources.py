@@ -1,7 +1,7 @@
-"""Where images come from: scikit-learn's digits, NumPy files, TensorFlow Datasets.
+"""Where images come from: scikit-learn's digits, NumPy files, TensorFlow Datasets, composed sets.
 
-Each loader ends in a `Source`: all images of both splits as uint8 arrays, checked. Which of them
-are kept, and which become the validation split, is decided later and apart (`dataset.py`).
+Each loader ends in a `Source`: all images of both splits, checked. Which of them are kept, and
+which become the validation split, is decided later and apart (`dataset.py`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lt_jax.data import checks
-from lt_jax.data.checks import Images, Labels
+from lt_jax.data.canvas import COMPOSED, Composition, compose
+from lt_jax.data.checks import Labels
 from lt_jax.errors import InputError
 from lt_jax.longtail import long_tailed_indices
 
 DIGITS_TEST_PER_CLASS = 50
 ARRAY_KEYS = ("x_train", "y_train", "x_test", "y_test")
+NAME_KEYS = ("class_names", "label_names")
 
 
 class Source(NamedTuple):
@@ -29,21 +31,26 @@ class Source(NamedTuple):
 
     Attributes:
       name: the string it was asked for by, such as ``"tfds:cifar10"``.
-      train_images: uint8 ``[N, H, W, C]``.
-      train_labels: int32 ``[N]``.
-      test_images: uint8 ``[M, H, W, C]``.
-      test_labels: int32 ``[M]``.
+      train_images: uint8 ``[N, H, W, channels]``, an array or `StreamedImages`; or features,
+        float32 ``[N, D]``.
+      train_labels: int32 ``[N]``, or multi-hot uint8 ``[N, C]``.
+      test_images: as those of train.
+      test_labels: as those of train.
       num_classes: C; every label is below it.
       class_names: one for each class.
+      validation_images: of a set that has its own validation split, else None.
+      validation_labels: theirs.
     """
 
     name: str
-    train_images: Images
+    train_images: Any
     train_labels: Labels
-    test_images: Images
+    test_images: Any
     test_labels: Labels
     num_classes: int
     class_names: tuple[str, ...]
+    validation_images: Any = None
+    validation_labels: Labels | None = None
 
 
 def load_source(
@@ -53,24 +60,33 @@ def load_source(
     num_classes: int = 0,
     test_split: str = "test",
     download: bool = False,
+    image_size: int = 0,
+    stream: bool = False,
+    composition: Composition | None = None,
 ) -> Source:
-    """Reads a whole image set into memory.
+    """Reads a whole image set into memory, or finds out how to stream it.
 
     ==================== =======================================================================
     ``digits``           scikit-learn's 1,797 grey 8x8 digits; 50 of each class are the test set
-    ``tfds:<name>``      an image classification set of TensorFlow Datasets, prepared as
-                         array_record (read without TensorFlow) or tfrecord (with it);
-                         ``<name>/<config>`` and ``<name>:<version>`` work too
-    ``arrays:<file>``    an .npz file with x_train, y_train, x_test, y_test, maybe class_names
+    ``tfds:<name>``      an image set of TensorFlow Datasets with one label or several an image,
+                         prepared as array_record (read without TensorFlow) or tfrecord (with
+                         it); ``<name>/<config>`` and ``<name>:<version>`` work too
+    ``arrays:<file>``    an .npz file with x_train, y_train, x_test, y_test, maybe class_names (or
+                         label_names): images or feature vectors, one label or several each
+    ``multi_digits``     several of the digits on a canvas, see `lt_jax.data.canvas.compose`
+    ``multi_mnist``      the same of ``tfds:mnist``
     ==================== =======================================================================
 
     Args:
-      source: one of the three forms.
+      source: one of these forms.
       data_dir: where prepared TFDS directories lie, by default where TFDS looks itself; for
         ``arrays`` the folder that a relative file name is relative to.
       num_classes: C; 0 takes it from the data.
       test_split: name of the TFDS split to test on.
       download: whether TFDS may download and prepare a set that is not there.
+      image_size: of TFDS sets: side in pixels that every image gets; 0 for as they are.
+      stream: of TFDS sets: whether images are read when they are needed.
+      composition: how composed sets are made; with its defaults if None.
 
     Returns:
       The images and labels.
@@ -83,37 +99,66 @@ def load_source(
       (1297, 8, 8, 1)
     """
     form, _, rest = str(source).partition(":")
-    if form == "tfds" and rest:
+    known = source == "digits" or source in COMPOSED or (form in ("tfds", "arrays") and rest)
+    if not known:
+        raise InputError(
+            f"data source is {source!r}; expected 'digits', 'tfds:<name>' or 'arrays:<file.npz>',"
+            f" or one of the composed sets {' and '.join(map(repr, COMPOSED))}"
+        )
+    if form == "tfds":
         # Imported late, like TFDS itself: most programs never need it.
         from lt_jax.data import tfds_source
 
-        loaded = tfds_source.read(rest, data_dir=data_dir, test_split=test_split, download=download)
-        return _checked(source, "images", "labels", *loaded, num_classes=num_classes)
-    if source != "digits" and not (form == "arrays" and rest):
-        raise InputError(
-            f"data source is {source!r}; expected 'digits', 'tfds:<name>' or 'arrays:<file.npz>'"
+        loaded = tfds_source.read(
+            rest,
+            data_dir=data_dir,
+            test_split=test_split,
+            download=download,
+            image_size=image_size,
+            stream=stream,
         )
-    if test_split != "test":
-        raise InputError(f"test_split is {test_split!r}; {form!r} has only the split 'test'")
+        return _checked(source, "images", "labels", *loaded, num_classes=num_classes)
+    _check_only_tfds(form, test_split, image_size, stream)
     if form == "digits":
         return _checked(source, "images", "labels", *_read_digits(), num_classes=num_classes)
-    return _checked(source, "x", "y", *_read_arrays(rest, data_dir), num_classes=num_classes)
+    if form == "arrays":
+        return _checked(source, "x", "y", *_read_arrays(rest, data_dir), num_classes=num_classes)
+    digits = load_source(COMPOSED[source], data_dir=data_dir, download=download)
+    return _composed(source, digits, composition or Composition(), num_classes)
+
+
+def _check_only_tfds(form: str, test_split: str, image_size: int, stream: bool) -> None:
+    if test_split != "test":
+        raise InputError(f"test_split is {test_split!r}; {form!r} has only the split 'test'")
+    for name, value in (("image_size", image_size), ("stream", stream)):
+        if value:
+            raise InputError(f"{name} is {value!r}; expected {type(value)()!r} for {form!r}")
+
+
+def _composed(name: str, digits: Source, composition: Composition, num_classes: int) -> Source:
+    train, validation, test = compose(
+        (digits.train_images, digits.train_labels),
+        (digits.test_images, digits.test_labels),
+        composition,
+    )
+    source = _checked(name, "images", "labels", train, test, (), num_classes=num_classes)
+    return source._replace(validation_images=validation[0], validation_labels=validation[1])
 
 
 def _checked(
     name: str,
     x: str,
     y: str,
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
+    train: tuple[Any, np.ndarray],
+    test: tuple[Any, np.ndarray],
     class_names: Sequence[str],
     *,
     num_classes: int,
 ) -> Source:
     """A `Source` of (images, labels) pairs that have passed every check."""
-    train_images = checks.checked_images(f"{x}_train of {name}", train[0])
+    train_images = checks.checked_inputs(f"{x}_train of {name}", train[0])
     train_labels = checks.checked_labels(f"{y}_train of {name}", train[1], len(train_images))
-    test_images = checks.checked_images(f"{x}_test of {name}", test[0])
+    test_images = checks.checked_inputs(f"{x}_test of {name}", test[0])
     test_labels = checks.checked_labels(f"{y}_test of {name}", test[1], len(test_images))
     checks.check_same_shape(name, train_images, test_images)
     count, names = checks.checked_classes(
@@ -152,7 +197,8 @@ def _read_arrays(file: str, data_dir: str):
             if missing:
                 raise InputError(f"{path} lacks {', '.join(missing)}; expected {_listed()}")
             x_train, y_train, x_test, y_test = (npz[key] for key in ARRAY_KEYS)
-            names = npz["class_names"] if "class_names" in npz else np.zeros(0, str)
+            key = next((key for key in NAME_KEYS if key in npz), "")
+            names = npz[key] if key else np.zeros(0, str)
     except InputError:
         raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
@@ -163,7 +209,7 @@ def _read_arrays(file: str, data_dir: str):
             else f"{path} is damaged or not an .npz file ({_first_line(error)})"
         ) from error
     if names.ndim != 1 or names.dtype.kind not in "US":
-        raise InputError(f"class_names of {path} is not a vector of strings")
+        raise InputError(f"{key} of {path} is not a vector of strings")
     return (x_train, y_train), (x_test, y_test), names.astype(str).tolist()
 
 

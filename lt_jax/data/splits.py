@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.data.multilabel import stratified_split
 from lt_jax.errors import InputError
+from lt_jax.longtail import count_classes
 
 Indices = npt.NDArray[np.int64]
 
@@ -39,18 +41,27 @@ def validation_counts(counts: npt.ArrayLike, size: int) -> Indices:
     """
     counts = np.asarray(counts, np.int64)
     total = int(counts.sum())
-    if size != int(size) or not 0 <= size < max(total, 1):
-        raise InputError(
-            f"validation_size is {size!r}; expected a whole number from 0 to below {total}, the "
-            "number of training images"
-        )
+    _check_size(size, total)
     if size == 0:
         return np.zeros_like(counts)
     each = int(size) // counts.size
     if each >= 1 and (counts >= 2 * each).all():
         return np.full_like(counts, each)
-    share = np.floor(counts * (int(size) / total) + 0.5).astype(np.int64)
-    return np.clip(share, np.minimum(1, np.maximum(counts - 1, 0)), np.maximum(counts - 1, 0))
+    return _stratified_counts(counts, int(size) / total)
+
+
+def _stratified_counts(counts: Indices, share: float) -> Indices:
+    """A share of each class, but at least 1 and never the last."""
+    given = np.floor(counts * share + 0.5).astype(np.int64)
+    return np.clip(given, np.minimum(1, np.maximum(counts - 1, 0)), np.maximum(counts - 1, 0))
+
+
+def _check_size(size: int, total: int) -> None:
+    if size != int(size) or not 0 <= size < max(total, 1):
+        raise InputError(
+            f"validation_size is {size!r}; expected a whole number from 0 to below {total}, the "
+            "number of training images"
+        )
 
 
 def validation_indices(
@@ -59,10 +70,11 @@ def validation_indices(
     """Splits examples into training and validation.
 
     How many of each class is `validation_counts`; which ones is drawn for each class by a
-    generator of its own, seeded by ``(seed, class)``.
+    generator of its own, seeded by ``(seed, class)``. Of multi-label examples, each class gives
+    about the share of ``size`` in N, see `lt_jax.data.multilabel.stratified_split`.
 
     Args:
-      labels: integer labels in [0, C), ``[N]``.
+      labels: integer labels in [0, C), ``[N]``, or multi-hot ``[N, C]``.
       size: about how many validation images in total; 0 for none.
       seed: which split to draw, at least 0.
       num_classes: C.
@@ -80,6 +92,13 @@ def validation_indices(
       (4, array([0, 1]))
     """
     labels = np.asarray(labels)
+    if labels.ndim == 2:
+        _check_size(size, len(labels))
+        wanted = _stratified_counts(count_classes(labels, num_classes), int(size) / len(labels))
+        given = np.zeros(len(labels), bool)
+        if size:
+            given = stratified_split(labels, wanted, int(size), seed)
+        return np.flatnonzero(~given), np.flatnonzero(given)
     wanted = validation_counts(np.bincount(labels, minlength=num_classes), size)
     given = np.zeros(labels.size, bool)
     for c, count in enumerate(wanted):

@@ -1,36 +1,43 @@
-"""Image classification sets of TensorFlow Datasets as arrays, without TensorFlow where possible.
+"""Image sets of TensorFlow Datasets, single- and multi-label, without TensorFlow where possible.
 
-Nothing here waits for a network unless a download was asked for, and a download that cannot work
-is refused within seconds: TFDS by itself retries for minutes.
+Labels of multi-label sets are made from what a set annotates: the objects in its images, or a
+sequence of class labels.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
-import os
-import re
-import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lt_jax.data.streamed import StreamedImages, decode_image, naming_image
+from lt_jax.data.tfds_builder import (
+    array_record_command,
+    first_line,
+    full_name,
+    has_array_record,
+    import_tfds,
+    prepared_builder,
+)
 from lt_jax.errors import InputError
 
 CHUNK = 1000  # records per read: array_record is much faster in blocks than one by one
-CONNECT_TIMEOUT = 5.0  # seconds to wait for the first sign of a network
-PORTS = {"https": 443, "http": 80, "ftp": 21}
+LABELS = ("label", "objects", "labels")  # where labels are looked for
 
-Split = tuple[np.ndarray, np.ndarray]
+Split = tuple[np.ndarray | StreamedImages, np.ndarray]
 
 
 def read(
-    name: str, *, data_dir: str, test_split: str, download: bool
+    name: str,
+    *,
+    data_dir: str,
+    test_split: str,
+    download: bool,
+    image_size: int = 0,
+    stream: bool = False,
 ) -> tuple[Split, Split, Sequence[str]]:
     """Reads the train split and another split of a TFDS set.
 
@@ -39,146 +46,106 @@ def read(
       data_dir: where prepared directories lie; empty for where TFDS looks itself.
       test_split: what to read beside ``train``; TFDS slices such as ``"test[:50%]"`` work.
       download: whether to download and prepare (as array_record) what is not there.
+      image_size: S; every image is resized to S x S and to RGB. 0 leaves images as they are: then
+        all must have one size.
+      stream: whether to read images when they are used, not now; needs `image_size`.
 
     Returns:
-      (train images, train labels), (test images, test labels), class names or nothing. Images are
-      ``[N, H, W, C]``, labels ``[N]``, in the order of the files.
+      (train images, train labels), (test images, test labels), class names or nothing, in the order
+      of the files. Images are uint8 ``[N, H, W, C]``, an array or `StreamedImages`; labels are
+      integers ``[N]``, or uint8 0 and 1 ``[N, C]`` for a multi-label set.
 
     Raises:
       InputError: if TFDS is not installed, does not know or cannot read the set, the set is not
-        prepared, has no image or label, or has images of more than one size.
+        prepared, has no image or label or an image that cannot be decoded, has images of more
+        than one size, or if no image of the test split is annotated.
     """
-    tfds = _import_tfds()
-    builder = _builder(tfds, name, data_dir)
-    if not builder.is_prepared():
-        if not download:
-            raise InputError(f"tfds:{name} is not in {builder.data_path}; {_offline_hint(builder)}")
-        _prepare(tfds, builder)
-    _check_format(builder)
-    keys = _image_and_label_keys(builder)
+    if stream and not image_size:
+        raise InputError(
+            "data.stream is True and data.image_size 0; expected a size to make all images of,"
+            " such as --config.data.image_size=224"
+        )
+    builder = prepared_builder(name, data_dir, download)
+    if stream and not has_array_record(builder):
+        command = array_record_command(full_name(builder))
+        raise InputError(
+            f"data.stream is True, but tfds:{name} is in {builder.data_path} as tfrecord; expected"
+            f" array_record: prepare it in another folder with `{command}` and pass"
+            " --config.data.data_dir=DIR"
+        )
+    fields = _fields(builder)
     with _telling(builder):
         # Both are opened before either is read, so that a wrong split name is told at once.
-        opened = [(split, *_rows(tfds, builder, split, *keys)) for split in ("train", test_split)]
-        train, test = (_stack(builder.name, *rows) for rows in opened)
-    return train, test, getattr(builder.info.features[keys[1]], "names", None) or ()
+        train, test = (_Part(builder, split, fields) for split in ("train", test_split))
+        if fields.multi_label and not test.is_annotated():
+            raise InputError(_not_annotated(test))
+        loaded = [part.load(image_size, stream) for part in (train, test)]
+    return loaded[0], loaded[1], getattr(fields.classes, "names", None) or ()
 
 
-def _import_tfds() -> Any:
-    try:
-        import tensorflow_datasets
-    except ImportError as error:
-        raise InputError(
-            f"TensorFlow Datasets cannot be imported ({error}): pip install 'lt_jax[tfds]'"
-        ) from error
-    return tensorflow_datasets
+class _Fields(NamedTuple):
+    """Which features of a set are what.
 
-
-def _builder(tfds: Any, name: str, data_dir: str) -> Any:
-    # TFDS would look names such as "huggingface:mnist" up on the network.
-    if not re.fullmatch(r"[A-Za-z_]\w*(/[^:/]+)?(:\d+\.\d+\.\d+)?", name):
-        raise InputError(f"data source is 'tfds:{name}'; expected tfds:<name>[/config][:version]")
-    try:
-        return tfds.builder(name, data_dir=os.path.expanduser(data_dir or "") or None)
-    except tfds.core.registered.DatasetNotFoundError as error:
-        raise InputError(
-            f"TensorFlow Datasets knows no set {name!r} and there is none in "
-            f"{data_dir or 'its default folder'}"
-        ) from error
-    except (ValueError, AssertionError, RuntimeError) as error:  # unknown config or version
-        told = re.sub(r'^Failed to construct .*?}": ', "", _first_line(error)).split(" Here are")[0]
-        raise InputError(f"TensorFlow Datasets cannot open {name!r}: {told}") from error
-
-
-def _command(builder: Any, data_dir: str) -> str:
-    """A line for the shell that prepares this set as array_record."""
-    config = f"/{builder.builder_config.name}" if builder.builder_config else ""
-    return (
-        f'python -c "import tensorflow_datasets as tfds; '
-        f"tfds.builder('{builder.name}{config}', data_dir='{data_dir}')"
-        f".download_and_prepare(file_format='array_record')\""
-    )
-
-
-def _offline_hint(builder: Any) -> str:
-    return (
-        "without a network, prepare it on a machine that has one with "
-        f"`{_command(builder, 'DIR')}`, copy the folder DIR here and pass "
-        "--config.data.data_dir=DIR (with a network, --config.data.download=True does it)"
-    )
-
-
-def _prepare(tfds: Any, builder: Any) -> None:
-    host = _silent_host(builder)
-    if host:
-        raise InputError(
-            f"tfds:{builder.name} is not in {builder.data_path} and cannot be downloaded, because "
-            f"{host} does not answer; {_offline_hint(builder)}"
-        )
-    # The prepared copies that TFDS offers are tfrecord: of no use here, and one more thing to wait
-    # for.
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    try:
-        builder.download_and_prepare(download_config=config, file_format="array_record")
-    except Exception as error:  # whatever goes wrong in there, the advice is the same
-        reason = f"{type(error).__name__}: {_first_line(error)}"
-        if not importlib.util.find_spec("tensorflow"):
-            reason += "; most sets need TensorFlow to be prepared, and it is not installed"
-        raise InputError(
-            f"tfds:{builder.name} is not in {builder.data_path}, and preparing it failed "
-            f"({reason}); {_offline_hint(builder)}"
-        ) from error
-
-
-def _silent_host(builder: Any) -> str:
-    """A host the download needs if none of the first three answers, else the empty string.
-
-    Behind a proxy, or with downloaded files already there, it is left to TFDS to find out.
+    Attributes:
+      image: name of the image.
+      label: name of the label or labels, or the names on the way to them.
+      classes: the feature that describes one label.
+      multi_label: whether an example has any number of labels.
     """
-    downloads = Path(builder.data_dir_root) / "downloads"
-    if urllib.request.getproxies() or any(f.is_file() for f in downloads.glob("*")):
-        return ""
-    urls = [urllib.parse.urlparse(url) for url in builder.url_infos or ()]
-    hosts = {(u.hostname, u.port or PORTS.get(u.scheme, 443)): None for u in urls if u.hostname}
-    for host in list(hosts)[:3]:
-        try:
-            socket.create_connection(host, timeout=CONNECT_TIMEOUT).close()
-        except OSError:
-            continue
-        return ""
-    return str(next(iter(hosts))[0]) if hosts else ""
+
+    image: str
+    label: tuple[str, ...]
+    classes: Any
+    multi_label: bool
+
+    def targets(self, labels: Sequence[Any]) -> np.ndarray:
+        """Labels of examples as targets: ``[N]``, or 0 and 1 ``[N, C]``."""
+        if not self.multi_label:
+            return np.array(labels)
+        targets = np.zeros((len(labels), self.classes.num_classes), np.uint8)
+        for target, present in zip(targets, labels, strict=True):
+            present = np.asarray(present, np.int64)
+            target[present[present >= 0]] = 1  # TFDS writes -1 for no label
+        return targets
 
 
-def _formats(builder: Any) -> set[str]:
-    return {format_.value for format_ in builder.info.available_file_formats()}
+def _fields(builder: Any) -> _Fields:
+    """Which features are the image and the label: what the set itself says, else by name.
 
-
-def _check_format(builder: Any) -> None:
-    """Refuses a set that only TensorFlow can read where there is no TensorFlow."""
-    if "array_record" in _formats(builder) or importlib.util.find_spec("tensorflow"):
-        return
-    raise InputError(
-        f"tfds:{builder.name} is in {builder.data_path} as {'/'.join(sorted(_formats(builder)))}, "
-        f"which needs TensorFlow; install tensorflow, or prepare the set as array_record in "
-        f"another folder with `{_command(builder, 'DIR')}` and pass --config.data.data_dir=DIR"
-    )
-
-
-def _image_and_label_keys(builder: Any) -> tuple[str, str]:
-    """Which features are the image and the label: what the set itself says, else by name."""
+    Every annotated object makes its class present. Of COCO that includes crowds; of VOC also
+    objects marked as difficult, as its own ``labels`` do: training usually counts them. (The
+    official evaluation of VOC leaves out a class in an image where all its objects are difficult,
+    which labels of 0 and 1 cannot say.)
+    """
     keys, features = builder.info.supervised_keys, builder.info.features
     pair = keys if keys and len(keys) == 2 and all(isinstance(k, str) for k in keys) else None
-    pair = pair or ("image", "label")
     names = list(features.keys()) if hasattr(features, "keys") else []
-    if not set(pair) <= set(names):
+    image, label = pair or ("image", next((n for n in LABELS if n in names), LABELS[0]))
+    if not {image, label} <= set(names):
         raise InputError(
             f"tfds:{builder.name} has no image and label; its features are {', '.join(names)}"
         )
-    if len(features[pair[0]].shape or ()) != 3 or features[pair[1]].shape != ():
+    fields = _Fields(image, (label,), features[label], False)
+    if isinstance(fields.classes, import_tfds().features.Sequence):
+        fields = fields._replace(classes=fields.classes.feature, multi_label=True)
+        if hasattr(fields.classes, "keys") and "label" in fields.classes:
+            fields = fields._replace(classes=fields.classes["label"], label=(label, "label"))
+    _check_fields(builder, fields)
+    return fields
+
+
+def _check_fields(builder: Any, fields: _Fields) -> None:
+    image, label = builder.info.features[fields.image], builder.info.features[fields.label[0]]
+    labelled = hasattr(fields.classes, "num_classes") if fields.multi_label else label.shape == ()
+    if len(image.shape or ()) != 3 or not labelled:
         raise InputError(
-            f"tfds:{builder.name} is not for image classification: its inputs {pair[0]!r} have "
-            f"shape {features[pair[0]].shape} and its targets {pair[1]!r} {features[pair[1]].shape}"
+            f"tfds:{builder.name} is not for image classification: its inputs {fields.image!r} have"
+            f" shape {image.shape} and its targets {fields.label[0]!r} {label.shape}"
         )
-    return pair
+    if image.np_dtype != np.uint8:
+        raise InputError(
+            f"tfds:{builder.name} has {np.dtype(image.np_dtype)} images; expected uint8"
+        )
 
 
 @contextlib.contextmanager
@@ -191,30 +158,101 @@ def _telling(builder: Any) -> Iterator[None]:
     except Exception as error:
         raise InputError(
             f"tfds:{builder.name} in {builder.data_path}, with the splits "
-            f"{', '.join(builder.info.splits)}, cannot be read: {_first_line(error)}"
+            f"{', '.join(builder.info.splits)}, cannot be read: {first_line(error)}"
         ) from error
 
 
-def _rows(
-    tfds: Any, builder: Any, split: str, image_key: str, label_key: str
-) -> tuple[int, Iterator[tuple[np.ndarray, Any]]]:
-    """The number of examples and an iterator over (image, label), in the order of the files."""
-    if "array_record" not in _formats(builder):
-        _keep_tensorflow_off_gpus()
-        in_order = tfds.ReadConfig(interleave_cycle_length=1)
-        rows = tfds.as_numpy(builder.as_dataset(split=split, read_config=in_order))
-        count = builder.info.splits[split].num_examples
-        return count, ((row[image_key], row[label_key]) for row in rows)
-    feature = builder.info.features[image_key]
-    # Decoding here, past TFDS's tree of decoders, saves a fifth of the time. Threads were measured
-    # and bring next to nothing: small images spend their time in Python, not in the decoder.
-    encoded = isinstance(feature, tfds.features.Image)
-    decode = feature.decode_example_np if encoded else np.asarray
-    decoders = {image_key: tfds.decode.SkipDecoding()} if encoded else None
-    source = builder.as_data_source(split=split, decoders=decoders, file_format="array_record")
-    starts = range(0, len(source), CHUNK)
-    chunks = (source.__getitems__(range(i, min(i + CHUNK, len(source)))) for i in starts)
-    return len(source), ((decode(r[image_key]), r[label_key]) for chunk in chunks for r in chunk)
+class _Part:
+    """A split that has been opened."""
+
+    def __init__(self, builder: Any, split: str, fields: _Fields) -> None:
+        self.builder, self.split, self.fields = builder, split, fields
+        self.what = f"the split {split!r} of tfds:{full_name(builder)}"
+        tfds = import_tfds()
+        encoded = isinstance(builder.info.features[fields.image], tfds.features.Image)
+        # Decoding them here, past TFDS's tree of decoders, saves a fifth of the time, and pixels
+        # are the same whether TensorFlow or array_record reads the files.
+        decoders = {fields.image: tfds.decode.SkipDecoding()} if encoded else None
+        self.source: Any = None
+        if has_array_record(builder):
+            self.source = builder.as_data_source(
+                split=split, decoders=decoders, file_format="array_record"
+            )
+            self.count = len(self.source)
+        else:
+            _keep_tensorflow_off_gpus()
+            in_order = tfds.ReadConfig(interleave_cycle_length=1)
+            self.dataset = builder.as_dataset(split=split, read_config=in_order, decoders=decoders)
+            self.count = builder.info.splits[split].num_examples
+
+    def rows(self) -> Iterator[Any]:
+        """All examples in the order of the files."""
+        if self.source is None:
+            yield from import_tfds().as_numpy(self.dataset)
+            return
+        for start in range(0, self.count, CHUNK):
+            yield from self.source.__getitems__(range(start, min(start + CHUNK, self.count)))
+
+    def labels(self) -> Iterator[Any]:
+        """What is annotated in each example."""
+        return (_at(row, self.fields.label) for row in self.rows())
+
+    def is_annotated(self) -> bool:
+        """Whether any example of a multi-label split has a label."""
+        return any(np.size(present) for present in self.labels())
+
+    def load(self, image_size: int, stream: bool) -> Split:
+        """All images and labels."""
+        if not image_size or self.source is None:
+            return self._stacked(image_size)
+        images = self._streamed(image_size)
+        targets = self.fields.targets(list(self.labels()))
+        return images if stream else images.read(np.arange(self.count)), targets
+
+    def _streamed(self, image_size: int) -> StreamedImages:
+        """Its images by index, resized."""
+
+        def load(index: int) -> np.ndarray:
+            return decode_image(self.source[index][self.fields.image], image_size)
+
+        return StreamedImages(load, self.count, (image_size, image_size, 3), what=self.what)
+
+    def _decoded(self, image: Any, image_size: int) -> np.ndarray:
+        if image_size:
+            return decode_image(image, image_size)
+        feature = self.builder.info.features[self.fields.image]
+        return feature.decode_example_np(image) if isinstance(image, bytes) else image
+
+    def _stacked(self, image_size: int) -> Split:
+        """All images in one array, which is allocated once, and all labels."""
+        labels = []
+
+        def decode() -> Iterator[np.ndarray]:
+            for i, row in enumerate(self.rows()):
+                labels.append(_at(row, self.fields.label))
+                with naming_image(i, self.what):
+                    image = self._decoded(row[self.fields.image], image_size)
+                yield image
+
+        rows = decode()
+        # A set of photographs shows within a few images that their sizes differ, before terabytes
+        # are asked for.
+        head = list(itertools.islice(rows, 100))
+        shape, dtype = (head[0].shape, head[0].dtype) if head else ((0, 0, 0), np.uint8)
+        for image in head:
+            _check_size(self.what, image, shape)
+        images = np.empty((self.count, *shape), dtype)
+        for i, image in enumerate(itertools.chain(head, rows)):
+            _check_size(self.what, image, shape)
+            images[i] = image
+        return images, self.fields.targets(labels)
+
+
+def _at(row: Any, path: Sequence[str]) -> Any:
+    """``row[path[0]][path[1]]`` ..."""
+    for key in path:
+        row = row[key]
+    return row
 
 
 def _keep_tensorflow_off_gpus() -> None:
@@ -225,30 +263,19 @@ def _keep_tensorflow_off_gpus() -> None:
         tensorflow.config.set_visible_devices([], "GPU")
 
 
-def _stack(name: str, split: str, count: int, rows: Iterator[tuple[np.ndarray, Any]]) -> Split:
-    """All images in one array, which is allocated once, and all labels."""
-    where = f"the split {split!r} of tfds:{name}"
-    # A set of photographs shows within a few images that their sizes differ, before terabytes are
-    # asked for.
-    head = list(itertools.islice(rows, 100))
-    shape, dtype = (head[0][0].shape, head[0][0].dtype) if head else ((0, 0, 0), np.uint8)
-    for image, _ in head:
-        _check_size(where, image, shape)
-    images, labels = np.empty((count, *shape), dtype), []
-    for i, (image, label) in enumerate(itertools.chain(head, rows)):
-        _check_size(where, image, shape)
-        images[i] = image
-        labels.append(label)
-    return images, np.array(labels)
+def _not_annotated(part: _Part) -> str:
+    """What to say of a test split that is for a competition: its labels are kept secret."""
+    builder, asked = part.builder, part.split.partition("[")[0]
+    others = [split for split in builder.info.splits if split not in ("train", asked)]
+    usable = [s for s in others if _Part(builder, s, part.fields).is_annotated()]
+    instead = " or ".join(f"--config.data.test_split={split}" for split in usable)
+    return f"{part.what} has no annotations; expected {instead or 'another set, as no split has'}"
 
 
 def _check_size(where: str, image: np.ndarray, shape: tuple[int, ...]) -> None:
     if image.shape != shape:
         raise InputError(
             f"{where} has images of more than one size, such as {shape} and {image.shape}; "
-            "expected one size"
+            "expected one size, or the size to make all of them, such as "
+            "--config.data.image_size=224"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

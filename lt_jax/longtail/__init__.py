@@ -15,7 +15,9 @@ from lt_jax.longtail.counts import (
     check_class_counts,
     long_tailed_counts,
     long_tailed_indices,
+    long_tailed_profile,
 )
+from lt_jax.longtail.multilabel import count_classes, multi_label_indices
 from lt_jax.longtail.sampling import SCHEMES, Scheme, sampling_probabilities
 from lt_jax.longtail.vectors import (
     check_beta,
@@ -26,6 +28,8 @@ from lt_jax.longtail.vectors import (
     label_distribution_margins,
     log_prior,
     normalised_inverse,
+    positive_weights,
+    total_examples,
 )
 
 __all__ = [
@@ -37,12 +41,17 @@ __all__ = [
     "check_class_counts",
     "class_balanced_weights",
     "cloud_sizes",
+    "count_classes",
     "effective_number",
     "inverse_frequency_weights",
     "label_distribution_margins",
     "log_prior",
     "long_tailed_counts",
     "long_tailed_indices",
+    "long_tailed_profile",
+    "multi_label_indices",
     "normalised_inverse",
+    "positive_weights",
     "sampling_probabilities",
+    "total_examples",
 ]

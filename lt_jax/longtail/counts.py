@@ -10,7 +10,7 @@ import numpy.typing as npt
 from lt_jax.errors import InputError
 
 Vector = npt.NDArray[np.float64]
-Imbalance = Literal["exponential", "step"]
+Imbalance = Literal["exponential", "step", "pareto"]
 
 
 def check_class_counts(class_counts: npt.ArrayLike, *, allow_zero: bool = True) -> Vector:
@@ -56,21 +56,83 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
 
 
+def long_tailed_profile(
+    num_classes: int, imbalance: float, kind: Imbalance = "exponential", power: float = 6.0
+) -> Vector:
+    r"""How frequent each class of a long tail is, relative to the most frequent one.
+
+    ============== ==========================================================================
+    exponential    :math:`\rho^{-c / (C - 1)}`
+    step           1 for the first half of the classes, :math:`1 / \rho` for the others
+    pareto         :math:`x_c^{-(\alpha + 1)}`, the density of a Pareto distribution relative to
+                   its highest value, at C evenly spaced points from 1 to
+                   :math:`\rho^{1 / (\alpha + 1)}`
+    ============== ==========================================================================
+
+    For ``pareto`` an imbalance of 0 is that of COCO-MLT and VOC-MLT, whose points end where 99 % of
+    the distribution lie, at :math:`100^{1/\alpha}`: 215 for a power of 6.
+
+    Args:
+      num_classes: C, at least 1.
+      imbalance: rho, how much more frequent the first class is than the last; 1 is balanced.
+      kind: one of the three names.
+      power: alpha, of ``pareto``, above 0.
+
+    Returns:
+      Relative frequencies, float64 ``[C]``, from 1 downwards.
+
+    Raises:
+      InputError: for numbers outside their ranges or an unknown kind.
+
+    Example:
+      >>> long_tailed_profile(3, 100)
+      array([1.  , 0.1 , 0.01])
+
+    Source: Cui et al., CVPR 2019 (exponential); Buda et al., Neural Networks 2018 (step); Wu et
+    al., ECCV 2020, and its released code (pareto).
+    """
+    _check_whole("num_classes", num_classes)
+    if kind == "pareto" and not (is_number(power) and power > 0):
+        raise InputError(f"pareto_power is {power!r}; expected a number above 0, such as 6")
+    if kind == "pareto" and imbalance == 0:
+        imbalance = 100.0 ** ((power + 1) / power)
+    if not (is_number(imbalance) and imbalance >= 1):
+        raise InputError(f"imbalance is {imbalance!r}; expected a number of at least 1")
+    position = np.arange(num_classes, dtype=np.float64)
+    if kind == "exponential":
+        exponent = position / max(num_classes - 1, 1)
+    elif kind == "step":
+        exponent = (position >= num_classes / 2).astype(np.float64)
+    elif kind == "pareto":
+        last = float(imbalance) ** (1 / (power + 1))
+        return np.linspace(1.0, last, num_classes) ** -(power + 1)
+    else:
+        raise InputError(
+            f"imbalance kind is {kind!r}; expected 'exponential' or 'step' or 'pareto'"
+        )
+    return float(imbalance) ** -exponent
+
+
 def long_tailed_counts(
-    max_count: int, num_classes: int, imbalance: float, kind: Imbalance = "exponential"
+    max_count: int,
+    num_classes: int,
+    imbalance: float,
+    kind: Imbalance = "exponential",
+    power: float = 6.0,
 ) -> npt.NDArray[np.int64]:
     r"""Images per class of a long-tailed subset, most frequent class first.
 
-    .. math:: n_c = n_{max} \, \rho^{-c / (C - 1)}
+    .. math:: n_c = n_{max} \, p_c
 
-    rounded down, for ``exponential``; for ``step`` the first half of the classes has ``max_count``
-    and the rest ``max_count / imbalance``. No class gets less than one image.
+    rounded down, with p the `long_tailed_profile`; no class gets less than one image. For
+    ``pareto`` it is :math:`1 + (n_{max} - 1) p_c`, as in the code that made COCO-MLT.
 
     Args:
       max_count: images of the most frequent class.
       num_classes: C, at least 1.
       imbalance: rho, the largest count divided by the smallest; 1 is balanced.
-      kind: ``"exponential"`` or ``"step"``.
+      kind: ``"exponential"``, ``"step"`` or ``"pareto"``.
+      power: of ``"pareto"``.
 
     Returns:
       Counts, int64 ``[C]``, not increasing.
@@ -82,24 +144,20 @@ def long_tailed_counts(
       >>> long_tailed_counts(5000, 10, 100).tolist()
       [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
 
-    Source: Cui et al., CVPR 2019 (exponential); Buda et al., Neural Networks 2018 (step).
+    Source: see `long_tailed_profile`.
     """
-    for name, value in (("max_count", max_count), ("num_classes", num_classes)):
-        if not (is_number(value) and value == np.floor(value) and value >= 1):
-            raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
-    if not (is_number(imbalance) and imbalance >= 1):
-        raise InputError(f"imbalance is {imbalance!r}; expected a number of at least 1")
-    position = np.arange(num_classes, dtype=np.float64)
-    if kind == "exponential":
-        exponent = position / max(num_classes - 1, 1)
-    elif kind == "step":
-        exponent = (position >= num_classes / 2).astype(np.float64)
-    else:
-        raise InputError(f"imbalance kind is {kind!r}; expected 'exponential' or 'step'")
+    _check_whole("max_count", max_count)
+    profile = long_tailed_profile(num_classes, imbalance, kind, power)
+    least = 1 if kind == "pareto" else 0
     # The tiny factor keeps a count that is whole in exact arithmetic (5000 / 100) from being
     # rounded down by the last bit of the power.
-    counts = np.floor(max_count * float(imbalance) ** -exponent * (1 + 1e-12))
+    counts = np.floor(least + (max_count - least) * profile * (1 + 1e-12))
     return np.maximum(counts, 1).astype(np.int64)
+
+
+def _check_whole(name: str, value: object) -> None:
+    if not (is_number(value) and value == np.floor(value) and value >= 1):  # type: ignore
+        raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
 
 
 def long_tailed_indices(

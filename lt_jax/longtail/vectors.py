@@ -103,6 +103,65 @@ def inverse_frequency_weights(class_counts: npt.ArrayLike, power: float = 1.0) -
     return normalised_inverse(np.where(counts > 0, np.maximum(counts, 1) ** power, 0.0))
 
 
+def total_examples(class_counts: Vector, num_examples: int | None) -> float:
+    """Examples of the training set.
+
+    Args:
+      class_counts: positives of each class, ``[C]``.
+      num_examples: where an example may have several labels or none; the sum of the counts if None.
+
+    Returns:
+      N.
+
+    Raises:
+      InputError: for fewer examples than a class has positives.
+
+    Example:
+      >>> total_examples(np.array([30.0, 10.0]), None), total_examples(np.array([30.0, 10.0]), 32)
+      (40.0, 32.0)
+    """
+    if num_examples is None:
+        return float(class_counts.sum())
+    if not (is_number(num_examples) and num_examples >= class_counts.max()):
+        raise InputError(
+            f"num_examples is {num_examples!r}; expected at least the largest count"
+            f" {class_counts.max():g}"
+        )
+    return float(num_examples)
+
+
+def positive_weights(
+    class_counts: npt.ArrayLike, num_examples: int | None = None, power: float = 1.0
+) -> Vector:
+    r"""Weight of each class's positives against its negatives.
+
+    .. math:: w_c = ((N - n_c) / n_c)^p
+
+    With a power of 1 the positives of a class weigh as much as its negatives, all of them together.
+
+    Args:
+      class_counts: positives of each class, ``[C]``.
+      num_examples: N; the sum of the counts if None (single-label data).
+      power: 1, or less for milder weights; 0 for none.
+
+    Returns:
+      Weights, float64 ``[C]``; 1 for a class without positives or without negatives.
+
+    Raises:
+      InputError: for bad counts, fewer examples than positives, or a power that is not finite.
+
+    Example:
+      >>> positive_weights([10, 50, 0, 100], num_examples=100)
+      array([9., 1., 1., 1.])
+    """
+    if not (is_number(power) and np.isfinite(power)):
+        raise InputError(f"power is {power!r}; expected a finite number")
+    counts = check_class_counts(class_counts)
+    total = total_examples(counts, num_examples)
+    varies = (counts > 0) & (counts < total)
+    return np.where(varies, (total - counts) / np.maximum(counts, 1.0), 1.0) ** power
+
+
 def log_prior(class_counts: npt.ArrayLike) -> Vector:
     r"""Logarithm of each class's share of the images, float64 ``[C]``.
 

@@ -16,18 +16,16 @@ from lt_jax.losses.cross_entropy import (
     softmax_cross_entropy,
     softmax_focal_loss,
 )
+from lt_jax.losses.equalization import equalization_loss
 from lt_jax.losses.margins import gaussian_clouded_cross_entropy, ldam_loss
 from lt_jax.losses.partial_label import label_ratio, partial_label_masked_cross_entropy
+from lt_jax.losses.positive_weight import weighted_sigmoid_cross_entropy
 from lt_jax.losses.priors import (
     balanced_softmax_cross_entropy,
     logit_adjusted_cross_entropy,
     seesaw_loss,
 )
-from lt_jax.losses.reweighted import (
-    asymmetric_loss,
-    distribution_balanced_loss,
-    equalization_loss,
-)
+from lt_jax.losses.reweighted import asymmetric_loss, distribution_balanced_loss
 
 __all__ = [
     "asymmetric_loss",
@@ -47,4 +45,5 @@ __all__ = [
     "sigmoid_focal_loss",
     "softmax_cross_entropy",
     "softmax_focal_loss",
+    "weighted_sigmoid_cross_entropy",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -22,10 +23,12 @@ def entry_weights(
     With classes that compete (softmax) entry ``(i, c)`` carries :math:`w_c`, of which the targets
     pick the label's. With independent classes (sigmoid) a single-label example carries its label's
     weight in every entry, as in the paper; a multi-label example, of which the paper does not
-    speak, carries :math:`w_c` in the entries of class c, positive or negative.
+    speak, carries :math:`w_c` in the entries of class c, positive or negative. There a class
+    without any positive, which has no weight, is trained on its negatives with weight 1, the mean
+    of the others.
 
     Args:
-      class_weights: ``[C]``.
+      class_weights: ``[C]``; 0 for a class without positives.
       targets: ``[B, C]``.
       competing: whether the base loss is a softmax.
       single_label: whether labels were given as integers.
@@ -35,6 +38,8 @@ def entry_weights(
     """
     if single_label and not competing:
         return (targets * class_weights).sum(-1, keepdims=True)
+    if not competing:
+        class_weights = jnp.where(class_weights > 0, class_weights, 1.0)
     return class_weights[None, :]
 
 

@@ -50,11 +50,7 @@ def label_ratio(
       array([0.33333333, 3.        ])
     """
     counts = longtail.check_class_counts(class_counts)
-    total = counts.sum() if num_examples is None else num_examples
-    if not total >= counts.max():
-        raise InputError(
-            f"num_examples is {num_examples}; expected at least the largest count {counts.max():g}"
-        )
+    total = longtail.total_examples(counts, num_examples)
     if kind not in ("odds", "share"):
         raise InputError(f"ratio kind is {kind!r}; expected 'odds' or 'share'")
     usable = (counts > 0) & (counts < total)
@@ -82,8 +78,11 @@ def keep_probabilities(targets: Array, ratio: Array, ideal_ratio: Array) -> Arra
       >>> keep_probabilities(jnp.array([[1.0, 0.0]]), jnp.array([0.5, 0.5]), jnp.array([0.25, 1.0]))
       Array([[0.5, 0.5]], dtype=float32)
     """
-    shrink = jnp.where(jnp.isnan(ratio), 1.0, ideal_ratio / ratio)
-    return jnp.minimum(1.0, jnp.where(targets > 0, shrink, 1.0 / shrink))
+    # By comparing, so that 1 is exact where the ratios are equal, whatever a compiler makes of a
+    # division by a constant; no comparison with NaN holds.
+    positives = jnp.where(ideal_ratio < ratio, ideal_ratio / ratio, 1.0)
+    negatives = jnp.where(ratio < ideal_ratio, ratio / ideal_ratio, 1.0)
+    return jnp.where(targets > 0, positives, negatives)
 
 
 def probability_histograms(

@@ -1,8 +1,6 @@
-"""Baselines that weigh or drop single entries: equalization, asymmetric, distribution-balanced."""
+"""Baselines that weigh single entries of a sigmoid: asymmetric, distribution-balanced."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,78 +10,6 @@ import numpy.typing as npt
 from lt_jax import longtail
 from lt_jax.errors import InputError
 from lt_jax.losses._inputs import Array, check_number, constant, prepare, zero_outside
-from lt_jax.losses.cross_entropy import cross_entropy_of
-
-
-def rare_classes(
-    class_counts: npt.ArrayLike, threshold: float | None = None
-) -> npt.NDArray[np.bool_]:
-    """Which classes hold less than `threshold` of the images (1 / C if None), bool ``[C]``."""
-    counts = longtail.check_class_counts(class_counts)
-    share = 1.0 / counts.size if threshold is None else check_number("threshold", threshold, 0, 1)
-    return counts / counts.sum() < share
-
-
-def equalization_keep(key: Array, targets: Array, rare: Array, probability: float = 0.9) -> Array:
-    """Entries that the equalization loss keeps: all but the negatives of rare classes.
-
-    Args:
-      key: PRNG key; not used if `probability` is 1.
-      targets: ``[B, C]``; positive where above 0.
-      rare: which classes are protected, bool ``[C]``.
-      probability: with which each such negative is dropped.
-
-    Returns:
-      bool ``[B, C]``.
-    """
-    drop = jax.random.uniform(key, targets.shape) < check_number("probability", probability, 0, 1)
-    return (targets > 0) | ~(rare & drop)
-
-
-def equalization_loss(
-    logits: Array,
-    labels: Array,
-    class_counts: npt.ArrayLike,
-    *,
-    key: Array,
-    threshold: float | None = None,
-    probability: float = 0.9,
-    base: Literal["softmax", "sigmoid"] = "softmax",
-    where: Array | None = None,
-) -> Array:
-    r"""Cross-entropy in which rare classes are not pushed down by the others' examples.
-
-    .. math:: \ell_i = -\log \frac{e^{z_{iy}}}{\sum_j (1 - \beta_{ij} [n_j / N < \lambda]
-              [j \ne y]) e^{z_{ij}}}, \quad \beta_{ij} \sim \mathrm{Bernoulli}(\gamma)
-
-    Args:
-      logits: ``[B, C]``, any floating type.
-      labels: integers ``[B]``, or a distribution or multi-hot ``[B, C]``.
-      class_counts: training images of each class, ``[C]``.
-      key: PRNG key of this call.
-      threshold: lambda, share of the images below which a class is rare; 1 / C if None.
-      probability: gamma, with which each negative of a rare class is left out.
-      base: ``"softmax"`` or ``"sigmoid"``.
-      where: which rows count, bool ``[B]``.
-
-    Returns:
-      Loss of each example, ``[B]``.
-
-    Raises:
-      InputError: if shapes do not fit, for bad counts, an unknown base or numbers outside [0, 1].
-
-    Example:
-      >>> z, y = jnp.zeros((1, 3)), jnp.array([0])
-      >>> equalization_loss(z, y, [50, 45, 5], key=jax.random.key(0), probability=1.0).round(4)
-      Array([0.6931], dtype=float32)
-
-    Source: Tan et al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020.
-    """
-    loss = cross_entropy_of(base)
-    logits, targets = prepare(logits, labels, where)
-    rare = constant(rare_classes(class_counts, threshold).astype(np.float64), logits) > 0
-    keep = equalization_keep(key, targets, rare, probability)
-    return loss(logits, targets, keep=keep, where=where)
 
 
 def asymmetric_loss(
@@ -228,16 +154,35 @@ def tolerant_bias(
 ) -> longtail.Vector:
     r"""Bias of the negative-tolerant loss, :math:`\nu_c = \kappa \log(N / n_c - 1)`, ``[C]``.
 
+    Multi-label data, of which the number of examples is given, may have classes that every example
+    or none has; their bias is 0.
+
     Raises:
-      InputError: for bad counts, or a class that every example or none has.
+      InputError: for bad counts; for single-label data also if a class is empty or the only one.
     """
-    counts = longtail.check_class_counts(class_counts, allow_zero=False)
-    total = counts.sum() if num_examples is None else num_examples
-    if not total > counts.max():
-        raise InputError(
-            f"num_examples is {total:g}; expected more than the largest count {counts.max():g}"
-        )
-    return check_number("kappa", kappa, 0.0) * np.log(total / counts - 1.0)
+    check_number("kappa", kappa, 0.0)
+    counts = _positives(class_counts, num_examples)
+    total = longtail.total_examples(counts, num_examples)
+    if num_examples is None and counts.max() == total:
+        raise InputError("class_counts are of one class only; expected at least two")
+    # The weight of the positives is the same ratio, and 1 where there is none.
+    return kappa * np.log(longtail.positive_weights(counts, num_examples))
+
+
+def _positives(class_counts: npt.ArrayLike, num_examples: int | None) -> longtail.Vector:
+    """Class counts, of which only multi-label ones (`num_examples` given) may be 0."""
+    return longtail.check_class_counts(class_counts, allow_zero=num_examples is not None)
+
+
+def rebalanced_counts(
+    class_counts: npt.ArrayLike, num_examples: int | None = None
+) -> longtail.Vector:
+    """Counts for `rebalanced_weights`, ``[C]``: at least 1.
+
+    A class without positives, which multi-label data (`num_examples` given) may have, is taken for
+    one with a single positive; it can only have negatives, which then weigh nearly the most.
+    """
+    return np.maximum(_positives(class_counts, num_examples), 1.0)
 
 
 def distribution_balanced_loss(
@@ -260,7 +205,8 @@ def distribution_balanced_loss(
     Args:
       logits: ``[B, C]``, any floating type.
       labels: multi-hot ``[B, C]``, or integers ``[B]``.
-      class_counts: positives of each class, ``[C]``, each at least 1.
+      class_counts: positives of each class, ``[C]``, each at least 1; with `num_examples` a class
+        may also have none or all, see `tolerant_bias` and `rebalanced_counts`.
       num_examples: training examples; the sum of the counts if None (single-label data).
       alpha: see `rebalanced_weights`.
       beta: see `rebalanced_weights`.
@@ -283,9 +229,9 @@ def distribution_balanced_loss(
     Source: Wu et al., Distribution-Balanced Loss, ECCV 2020.
     """
     logits, targets = prepare(logits, labels, where)
-    counts = longtail.check_class_counts(class_counts, allow_zero=False)
-    weights = rebalanced_weights(targets, constant(counts, logits), alpha=alpha, beta=beta, mu=mu)
-    bias = constant(tolerant_bias(counts, num_examples, kappa), logits)
+    counts = constant(rebalanced_counts(class_counts, num_examples), logits)
+    weights = rebalanced_weights(targets, counts, alpha=alpha, beta=beta, mu=mu)
+    bias = constant(tolerant_bias(class_counts, num_examples, kappa), logits)
     return negative_tolerant_cross_entropy(
         logits, targets, bias, negative_scale=negative_scale, weights=weights, where=where
     )

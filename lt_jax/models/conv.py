@@ -116,12 +116,14 @@ batch_normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 class ConvBatchNorm(nnx.Module):
-    """A 3x3 convolution without bias, then batch normalisation.
+    """A convolution without bias, then batch normalisation.
 
     Args:
       num_inputs: channels of the images.
       num_outputs: channels of the result.
+      size: height and width of the kernel, odd.
       stride: 1 or 2.
+      scale: initial value of the normalisation's scales.
       dtype: compute dtype; parameters and batch statistics stay float32.
       rngs: source of the initial weights (stream ``params``).
 
@@ -141,15 +143,17 @@ class ConvBatchNorm(nnx.Module):
         num_inputs: int,
         num_outputs: int,
         *,
+        size: int = 3,
         stride: int = 1,
+        scale: float = 1.0,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
         """Draws the weights: He normal with fan-in, not truncated."""
-        shape = (3, 3, num_inputs, num_outputs)
+        shape = (size, size, num_inputs, num_outputs)
         init = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
         self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
-        self.scale = nnx.Param(jnp.ones((num_outputs,), jnp.float32))
+        self.scale = nnx.Param(jnp.full((num_outputs,), scale, jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_outputs,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((num_outputs,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((num_outputs,), jnp.float32))

@@ -22,9 +22,16 @@ from lt_jax.objectives.registry import (
     TRANSFORMS,
     Method,
     build_objective,
+    check_multi_label,
     method_spec,
 )
-from lt_jax.objectives.weights import class_balanced, focal, inverse_frequency, rebalanced
+from lt_jax.objectives.weights import (
+    class_balanced,
+    focal,
+    inverse_frequency,
+    positive_weight,
+    rebalanced,
+)
 
 __all__ = [
     "BASES",
@@ -39,6 +46,7 @@ __all__ = [
     "asymmetric",
     "build_objective",
     "chain",
+    "check_multi_label",
     "class_balanced",
     "deferred",
     "equalization",
@@ -50,6 +58,7 @@ __all__ = [
     "method_spec",
     "negative_tolerant",
     "partial_label_mask",
+    "positive_weight",
     "rebalanced",
     "scale_logits",
     "seesaw",

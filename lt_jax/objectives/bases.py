@@ -60,8 +60,9 @@ def negative_tolerant(
     """The negative-tolerant sigmoid loss as a base.
 
     Args:
-      class_counts: positives of each class, ``[C]``, each at least 1.
-      num_examples: training examples; the sum of the counts if None.
+      class_counts: positives of each class, ``[C]``, each at least 1; with `num_examples` a class
+        may also have none or all, its bias is then 0.
+      num_examples: training examples; the sum of the counts if None (single-label data).
       kappa: strength of the class-specific bias, at least 0.
       negative_scale: lambda, positive.
 

@@ -24,6 +24,7 @@ Array = jax.Array
 State = Any  # a pytree
 Stage = Literal["logits", "weights", "mask"]
 STAGES: tuple[Stage, ...] = ("logits", "weights", "mask")
+Report = dict[str, Array]
 
 
 class Terms(NamedTuple):
@@ -61,6 +62,10 @@ class Transform(NamedTuple):
       scale: what it multiplies the logits by; other than 1 only for cosines.
       wants_cosines: whether it only makes sense on cosine logits.
       refuses: names of bases and transforms it does not combine with, each with the reason.
+      only_single_label: why it means nothing where an example may have several labels; empty if it
+        does.
+      report: ``state -> {name: [C] or [C, bins]}``, what it remembers that is worth looking at;
+        names are those of this transform alone.
     """
 
     name: str
@@ -70,6 +75,8 @@ class Transform(NamedTuple):
     scale: float = 1.0
     wants_cosines: bool = False
     refuses: tuple[tuple[str, str], ...] = ()
+    only_single_label: str = ""
+    report: Callable[[State], Report] = lambda state: {}
 
 
 class Base(NamedTuple):
@@ -112,6 +119,10 @@ class Objective(NamedTuple):
       scale: what the logits are multiplied by; other than 1 only for cosines.
       wants_cosines: whether the logits must be cosines, so that the model needs a cosine head.
       competing: whether the base loss is a softmax.
+      only_single_label: why it means nothing where an example may have several labels; empty if it
+        does (`check_multi_label`).
+      report: ``state -> {name: [C] or [C, bins]}``, what the transforms remember that is worth
+        looking at, such as the ratios of partial label masking; empty if they remember nothing.
     """
 
     init: Callable[[], State]
@@ -120,6 +131,8 @@ class Objective(NamedTuple):
     scale: float
     wants_cosines: bool
     competing: bool
+    only_single_label: str
+    report: Callable[[State], Report]
 
 
 def stateless(apply: Callable[[Array, Terms], Terms], **fields: Any) -> Transform:
@@ -148,6 +161,13 @@ def _check(transforms: tuple[Transform, ...], base: Base) -> None:
         for other, reason in t.refuses:
             if other in (*names, base.name):
                 raise InputError(f"{t.name} does not combine with {other}: {reason}")
+
+
+def _only_single_label(transforms: tuple[Transform, ...], base: Base) -> str:
+    if base.competing:
+        return f"base {base.name} lets classes compete, so that no two can both be probable"
+    reasons = [f"{t.name}: {t.only_single_label}" for t in transforms if t.only_single_label]
+    return "; ".join(reasons)
 
 
 def chain(*transforms: Transform, base: Base) -> Objective:
@@ -209,6 +229,10 @@ def chain(*transforms: Transform, base: Base) -> Objective:
         )
         return zero_outside(loss, where), tuple(new_states)
 
+    def report(state: State) -> Report:
+        reports = [t.report(own) for t, own in zip(ordered, state, strict=True)]
+        return {name: value for each in reports for name, value in each.items()}
+
     return Objective(
         init=lambda: tuple(t.init() for t in ordered),
         apply=apply,
@@ -216,4 +240,6 @@ def chain(*transforms: Transform, base: Base) -> Objective:
         scale=scale,
         wants_cosines=any(t.wants_cosines for t in ordered),
         competing=base.competing,
+        only_single_label=_only_single_label(ordered, base),
+        report=report,
     )

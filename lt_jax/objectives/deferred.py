@@ -67,5 +67,7 @@ def deferred(transform: Transform, start_step: int) -> Transform:
         return terms, DeferredState(state.step + 1, jax.tree.map(choose, inner, state.inner))
 
     return transform._replace(
-        init=lambda: DeferredState(jnp.zeros((), jnp.int32), transform.init()), apply=apply
+        init=lambda: DeferredState(jnp.zeros((), jnp.int32), transform.init()),
+        apply=apply,
+        report=lambda state: transform.report(state.inner),
     )

@@ -9,6 +9,10 @@ from lt_jax.losses import margins, priors
 from lt_jax.losses._inputs import Array, check_number, constant
 from lt_jax.objectives.core import Terms, Transform, stateless
 
+_EXCLUSIVE = (
+    "its log priors are shares of classes that exclude each other, not odds of each class; use"
+    " positive_weight"
+)
 _INDEPENDENT = "its factors compare classes under one normaliser, which sigmoids do not have"
 
 
@@ -129,6 +133,7 @@ def logit_adjustment(class_counts: npt.ArrayLike, *, tau: float = 1.0) -> Transf
         ),
         name="logit_adjustment",
         stage="logits",
+        only_single_label=_EXCLUSIVE,
     )
 
 

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy.typing as npt
 
-from lt_jax.losses import partial_label, reweighted
+from lt_jax.losses import equalization as eql
+from lt_jax.losses import partial_label
 from lt_jax.losses._inputs import Array, check_number, constant
-from lt_jax.objectives.core import Terms, Transform, stateless
+from lt_jax.objectives.core import Report, Terms, Transform, stateless
 
 
 class PartialLabelState(NamedTuple):
@@ -21,12 +22,16 @@ class PartialLabelState(NamedTuple):
       positives: histogram of the positives' probabilities since the last update, int32
         ``[C, bins]``.
       negatives: the same of the negatives.
+      last_positives: `positives` as they were at the last update, zeros before the first.
+      last_negatives: the same of the negatives.
       step: calls since the start, int32 scalar.
     """
 
     ideal_ratio: Array
     positives: Array
     negatives: Array
+    last_positives: Array
+    last_negatives: Array
     step: Array
 
 
@@ -44,6 +49,11 @@ def partial_label_mask(
 
     The ideal ratio starts at that of the data, so that nothing is masked before the first update.
     It is updated inside the step, from the probabilities predicted since the last update.
+
+    It reports, for each class, ``ratio`` and ``ideal_ratio`` (both 1 for a class without positives
+    or without negatives, which is never masked), and of the interval before the last update
+    ``histogram_positives`` and ``histogram_negatives``, ``[C, bins]``, with
+    ``divergence_positives`` and ``divergence_negatives``: zeros before the first update.
 
     Args:
       class_counts: positives of each class, ``[C]``.
@@ -65,11 +75,13 @@ def partial_label_mask(
     data_ratio = partial_label.label_ratio(class_counts, num_examples, ratio)
     partial_label.check_plm(rate, bound, bins, update_every)
 
+    def start_ratio() -> Array:
+        return jnp.nan_to_num(jnp.asarray(data_ratio, jnp.result_type(float)), nan=1.0)
+
     def init() -> PartialLabelState:
-        start = jnp.nan_to_num(jnp.asarray(data_ratio, jnp.result_type(float)), nan=1.0)
-        # Two arrays, not one twice: the buffers of a state are donated to the step.
-        positives, negatives = (jnp.zeros((data_ratio.size, bins), jnp.int32) for _ in range(2))
-        return PartialLabelState(start, positives, negatives, jnp.zeros((), jnp.int32))
+        # Four arrays, not one four times: the buffers of a state are donated to the step.
+        p, n, last_p, last_n = (jnp.zeros((data_ratio.size, bins), jnp.int32) for _ in range(4))
+        return PartialLabelState(start_ratio(), p, n, last_p, last_n, jnp.zeros((), jnp.int32))
 
     def apply(
         state: PartialLabelState, key: Array, terms: Terms
@@ -92,21 +104,40 @@ def partial_label_mask(
             jnp.where(due, updated, state.ideal_ratio),
             jnp.where(due, 0, positives),
             jnp.where(due, 0, negatives),
+            jnp.where(due, positives, state.last_positives),
+            jnp.where(due, negatives, state.last_negatives),
             step,
         )
         return terms._replace(keep=terms.keep & keep), new_state
 
-    return Transform("partial_label_mask", "mask", init, apply)
+    def report(state: PartialLabelState) -> Report:
+        divergence = partial_label.histogram_divergence
+        return {
+            "ratio": start_ratio(),
+            "ideal_ratio": state.ideal_ratio,
+            "divergence_positives": divergence(state.last_positives, positives=True),
+            "divergence_negatives": divergence(state.last_negatives, positives=False),
+            "histogram_positives": state.last_positives,
+            "histogram_negatives": state.last_negatives,
+        }
+
+    return Transform("partial_label_mask", "mask", init, apply, report=report)
 
 
 def equalization(
-    class_counts: npt.ArrayLike, *, threshold: float | None = None, probability: float = 0.9
+    class_counts: npt.ArrayLike,
+    *,
+    num_examples: int | None = None,
+    threshold: float | None = None,
+    probability: float = 0.9,
 ) -> Transform:
     """Leaves out negatives of rare classes, so that they are not pushed down by the others (EQL).
 
     Args:
       class_counts: training images of each class, ``[C]``.
-      threshold: share of the images below which a class is rare; 1 / C if None.
+      num_examples: training images; the sum of the counts if None (single-label data).
+      threshold: share of the images below which a class is rare; if None, the mean of the classes'
+        shares, which is 1 / C for single-label data.
       probability: with which each negative of a rare class is left out.
 
     Returns:
@@ -117,12 +148,12 @@ def equalization(
 
     Source: Tan et al., CVPR 2020; see `lt_jax.losses.equalization_loss`.
     """
-    rare = reweighted.rare_classes(class_counts, threshold)
+    rare = eql.rare_classes(class_counts, threshold, num_examples)
     check_number("probability", probability, 0.0, 1.0)
 
     def apply(key: Array, terms: Terms) -> Terms:
         protected = constant(rare.astype(float), terms.logits) > 0
-        keep = reweighted.equalization_keep(key, terms.targets, protected, probability)
+        keep = eql.equalization_keep(key, terms.targets, protected, probability)
         return terms._replace(keep=terms.keep & keep)
 
     return stateless(apply, name="equalization", stage="mask")

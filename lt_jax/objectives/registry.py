@@ -36,6 +36,7 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "class_balanced": weights.class_balanced,
     "inverse_frequency": weights.inverse_frequency,
     "focal": weights.focal,
+    "positive_weight": weights.positive_weight,
     "rebalanced": weights.rebalanced,
     "partial_label_mask": masks.partial_label_mask,
     "equalization": masks.equalization,
@@ -68,6 +69,7 @@ METHODS: dict[str, Method] = {
     "focal": Method("sigmoid", {"focal": {}}, "Lin et al., ICCV 2017"),
     "softmax_focal": Method("softmax", {"focal": {}}, "Lin et al., ICCV 2017"),
     "inverse_frequency": Method("softmax", {"inverse_frequency": {}}, "re-weighting baseline"),
+    "weighted_sigmoid": Method("sigmoid", {"positive_weight": {}}, "re-weighting baseline"),
     "cb_softmax": Method("softmax", {"class_balanced": {}}, _CB),
     "cb_sigmoid": Method("sigmoid", {"class_balanced": {}}, _CB),
     "cb_focal": Method("sigmoid", {"class_balanced": {}, "focal": {}}, _CB),
@@ -177,7 +179,8 @@ def build_objective(
       spec: see the top of this module.
       class_counts: training images of each class, ``[C]``.
       steps_per_epoch: what an ``update_every`` of 0 and ``start_epoch`` mean in steps.
-      num_examples: training examples; the sum of the counts if None (single-label data).
+      num_examples: training examples of multi-label data, where a class may then have no positives
+        or nothing else; None for single-label data, where they are the sum of the counts.
 
     Returns:
       An `Objective`.
@@ -212,3 +215,28 @@ def build_objective(
     factory = _lookup(BASES, base_name, "base loss")
     base = _call(factory, base_name, dict(spec.get("base_options", {})), data)
     return chain(*transforms, base=base)
+
+
+def check_multi_label(objective: Objective) -> None:
+    """Refuses an objective that means nothing where an example may have several labels or none.
+
+    That is one with a softmax, in which the labels of one image would compete, and one with
+    `logit_adjustment`, whose priors are those of a softmax. The others act on each class by itself:
+    weights, masks and focal factors; clouds, margins and scales of cosines, which move the logit of
+    a class against its own threshold.
+
+    Args:
+      objective: from `build_objective` or `chain`.
+
+    Raises:
+      InputError: saying why, and which methods to use instead.
+
+    Example:
+      >>> check_multi_label(build_objective(method_spec("plm"), [60, 10], num_examples=100))
+    """
+    if objective.only_single_label:
+        fitting = ", ".join(sorted(n for n, m in METHODS.items() if m.base != "softmax"))
+        raise InputError(
+            f"the objective is for one label an example: {objective.only_single_label}; for"
+            f" multi-label data use a method such as {fitting}"
+        )

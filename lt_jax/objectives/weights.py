@@ -9,9 +9,11 @@ from lt_jax import longtail
 from lt_jax.losses import cross_entropy, reweighted
 from lt_jax.losses._inputs import Array, check_number, constant
 from lt_jax.losses.class_balanced import entry_weights
+from lt_jax.losses.positive_weight import positive_entry_weights
 from lt_jax.objectives.core import Terms, Transform, stateless
 
 _ALREADY = "that loss has its own modulation of easy entries"
+_NO_NEGATIVES = "its negatives have no entries of their own to weigh against; use inverse_frequency"
 
 
 def _per_class(vector: longtail.Vector, name: str) -> Transform:
@@ -29,6 +31,9 @@ def _per_class(vector: longtail.Vector, name: str) -> Transform:
 
 def class_balanced(class_counts: npt.ArrayLike, *, beta: float = 0.9999) -> Transform:
     """Weighs by the inverse effective number of samples of the class.
+
+    With multi-hot labels each entry of class c, positive or negative, is weighed by the class's
+    weight, and a class without positives by 1, the mean of the others.
 
     Args:
       class_counts: training images of each class, ``[C]``.
@@ -93,13 +98,49 @@ def focal(*, gamma: float = 1.0, differentiate_modulator: bool = True) -> Transf
     return stateless(apply, name="focal", stage="weights", refuses=(("asymmetric", _ALREADY),))
 
 
+def positive_weight(
+    class_counts: npt.ArrayLike, *, num_examples: int | None = None, power: float = 1.0
+) -> Transform:
+    """Weighs the positives of a class by how many negatives there are for each, negatives by 1.
+
+    Args:
+      class_counts: positives of each class, ``[C]``; a class without positives or without negatives
+        is not weighed.
+      num_examples: training examples; the sum of the counts if None (single-label data).
+      power: of that ratio; 1, or less for milder weights.
+
+    Returns:
+      A transform of the weights, for independent classes.
+
+    Raises:
+      InputError: for bad counts, fewer examples than positives, or a power that is not finite.
+
+    Source: common practice; see `lt_jax.losses.weighted_sigmoid_cross_entropy`.
+    """
+    vector = longtail.positive_weights(class_counts, num_examples, power)
+
+    def apply(key: Array, terms: Terms) -> Terms:
+        weights = positive_entry_weights(constant(vector, terms.logits), terms.targets)
+        return terms._replace(weights=terms.weights * weights)
+
+    refuses = (("softmax", _NO_NEGATIVES),)
+    return stateless(apply, name="positive_weight", stage="weights", refuses=refuses)
+
+
 def rebalanced(
-    class_counts: npt.ArrayLike, *, alpha: float = 0.1, beta: float = 10.0, mu: float = 0.2
+    class_counts: npt.ArrayLike,
+    *,
+    num_examples: int | None = None,
+    alpha: float = 0.1,
+    beta: float = 10.0,
+    mu: float = 0.2,
 ) -> Transform:
     """Weighs entries of multi-label examples by how often their image would be drawn for them.
 
     Args:
-      class_counts: positives of each class, ``[C]``, each at least 1.
+      class_counts: positives of each class, ``[C]``, each at least 1; with `num_examples` a class
+        may also have none and is taken for one with a single positive.
+      num_examples: training examples, if they may have several labels or none.
       alpha: least weight.
       beta: steepness.
       mu: ratio at which the weight is in the middle.
@@ -112,7 +153,7 @@ def rebalanced(
 
     Source: Wu et al., Distribution-Balanced Loss, ECCV 2020.
     """
-    counts = longtail.check_class_counts(class_counts, allow_zero=False)
+    counts = reweighted.rebalanced_counts(class_counts, num_examples)
 
     def apply(key: Array, terms: Terms) -> Terms:
         factor = reweighted.rebalanced_weights(

@@ -1,4 +1,4 @@
-"""Scores: counts that add up over batches on the device, then NumPy on the host.
+"""Scores where every example has one label: counts on the device, then NumPy on the host.
 
 Headline numbers follow the evaluation protocol of the field: top-1 on a balanced test set, which is
 balanced accuracy, and the mean accuracy of classes with many, medium and few training images.
@@ -140,22 +140,3 @@ def scores(counts: Counts, class_counts: npt.ArrayLike) -> dict[str, Any]:
         "per_class": [None if np.isnan(a) else float(a) for a in per_class],
         "confusion": confusion.tolist(),
     }
-
-
-def average_precision(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> np.ndarray:
-    """Average precision of every class, for multi-label scores.
-
-    Args:
-      probabilities: scores, ``[N, C]``.
-      targets: multi-hot, ``[N, C]``.
-
-    Returns:
-      float64 ``[C]``; NaN for a class without positives.
-    """
-    from sklearn.metrics import average_precision_score
-
-    p, t = np.asarray(probabilities), np.asarray(targets) > 0
-    has = np.atleast_1d(t.any(axis=0))
-    return np.array(
-        [average_precision_score(t[:, c], p[:, c]) if has[c] else np.nan for c in range(t.shape[1])]
-    )

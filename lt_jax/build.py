@@ -1,0 +1,119 @@
+"""The network and the objective of a run, from its config and for its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lt_jax.data import Dataset
+from lt_jax.errors import InputError
+from lt_jax.models import create_model, load_pretrained, sigmoid_prior_bias
+from lt_jax.objectives import Objective, build_objective, check_multi_label
+from lt_jax.state import Network, make_network
+
+Config = Mapping[str, Any]
+
+
+def make_model(config: Config, dataset: Dataset, objective: Objective) -> Network:
+    """The network of a run, with the head that its objective needs.
+
+    Args:
+      config: of the run.
+      dataset: whose images and classes it is for.
+      objective: cosine logits need a cosine head; sigmoids start at their prior, the mean share of
+        the classes that an example has.
+
+    Returns:
+      The pure functions of the model.
+
+    Raises:
+      InputError: for an unknown model, or a head that does not fit the objective.
+    """
+    model = config["model"]
+    head = model["head"]
+    if head == "auto":
+        head = "cosine" if objective.wants_cosines else "linear"
+    if (head == "cosine") != objective.wants_cosines:
+        raise InputError(
+            f"config.model.head is {head!r}, but the objective "
+            + (
+                "takes cosines: use 'cosine' or 'auto'"
+                if objective.wants_cosines
+                else "does not scale cosines: use 'linear', or add the transform scale_logits"
+            )
+        )
+    prior = model["sigmoid_prior"] and not objective.competing and head == "linear"
+    bias = _prior_bias(dataset) if prior else 0.0
+
+    def build(rngs: Any) -> Any:
+        return create_model(
+            model["name"],
+            image_shape=dataset.train_images.shape[1:],
+            num_classes=dataset.num_classes,
+            head=head,
+            head_bias=bias,
+            dtype=jnp.dtype(model["dtype"]),
+            rngs=rngs,
+        )
+
+    return make_network(build)
+
+
+def _prior_bias(dataset: Dataset) -> float:
+    """At which every sigmoid starts at the mean probability of a label."""
+    if not dataset.multi_label:
+        return sigmoid_prior_bias(dataset.num_classes)
+    share = float(dataset.train_labels.mean())
+    return float(np.log(share / (1.0 - share))) if 0 < share < 1 else 0.0
+
+
+def initial_weights(
+    config: Config, network: Network
+) -> Callable[[jax.Array, int], tuple[Any, Any]]:
+    """Weights at the start: drawn, or all but the head's read from a file.
+
+    Args:
+      config: of the run.
+      network: from `make_model`.
+
+    Returns:
+      ``(key, number of the replica) -> (params, stats)``.
+
+    Raises:
+      InputError: if the file cannot be read or is of another network.
+    """
+    name, path = config["model"]["name"], config["model"]["pretrained"]
+    if not path:
+        return lambda key, _: network.init(key)
+    # Read now: a file that does not fit is refused before anything is written.
+    load_pretrained(path, name, *jax.eval_shape(network.init, jax.random.key(0)))
+    return lambda key, _: load_pretrained(path, name, *network.init(key))
+
+
+def make_objective(spec: Config, dataset: Dataset, *, steps_per_epoch: int = 1) -> Objective:
+    """The objective of a stage, for the labels of its data.
+
+    Args:
+      spec: see `lt_jax.objectives.build_objective`.
+      dataset: it is trained on.
+      steps_per_epoch: of the stage.
+
+    Returns:
+      An `Objective`.
+
+    Raises:
+      InputError: for a spec that cannot be used, or not with several labels an example.
+    """
+    objective = build_objective(
+        spec,
+        dataset.class_counts,
+        steps_per_epoch=steps_per_epoch,
+        num_examples=len(dataset.train_labels) if dataset.multi_label else None,
+    )
+    if dataset.multi_label:
+        check_multi_label(objective)
+    return objective

@@ -1,0 +1,174 @@
+"""What is known of finished runs: their summaries, and what two of them say together."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lt_jax import environment, metrics
+from lt_jax.configuration import plain
+
+Scores = dict[str, Any]
+# What tables show of summaries that do not say it themselves, as they are of an earlier version.
+_COLUMNS = ("balanced_accuracy", "top1", "many", "medium", "few", "ece")
+# Scores of which tables show differences to the first run, beside those by which is selected.
+_COMPARED = {"map": ("recall_rarest", "precision_head", "of1")}
+_LABELS = {"map": "mAP", "cf1": "CF1", "of1": "OF1"}
+
+
+def headline(summary: Scores) -> str:
+    """The score by which validation selects, and tables compare."""
+    return str(summary.get("headline", "balanced_accuracy"))
+
+
+def columns(summary: Scores) -> tuple[str, ...]:
+    """The scores that tables show of a run."""
+    return tuple(summary.get("columns", _COLUMNS))
+
+
+def compared(summary: Scores) -> tuple[str, ...]:
+    """The scores of which tables show differences to the first run."""
+    return (headline(summary), *_COMPARED.get(headline(summary), ()))
+
+
+def label(score: str) -> str:
+    """What tables and pictures call a score.
+
+    Example:
+      >>> label("map_head"), label("balanced_accuracy")
+      ('mAP head', 'balanced accuracy')
+    """
+    return " ".join(_LABELS.get(word, word) for word in score.split("_"))
+
+
+def _over_replicas(values: Sequence[Any], reduce: Any) -> Any:
+    """Mean or deviation over replicas, entry by entry; None where there is nothing to take."""
+    array = np.array(values, dtype=np.float64)  # None becomes NaN
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result = reduce(array)
+    if result.ndim:
+        return [None if np.isnan(v) else float(v) for v in result]
+    return None if np.isnan(result) else float(result)
+
+
+def aggregate(replicas: Sequence[Scores]) -> dict[str, Any]:
+    """Mean and sample standard deviation over replicas, of all scores but tables of counts.
+
+    Args:
+      replicas: one dictionary of scores for each seed.
+
+    Returns:
+      ``{"replicas", "mean", "std"}``; a deviation of one replica is None.
+    """
+    names = [name for name in replicas[0] if name not in metrics.TABLES]
+
+    def over(reduce: Any) -> Scores:
+        return {name: _over_replicas([r[name] for r in replicas], reduce) for name in names}
+
+    def deviation(array: np.ndarray) -> np.ndarray:
+        if len(array) < 2:
+            return np.full(array.shape[1:], np.nan)
+        return array.std(axis=0, ddof=1)
+
+    return {
+        "replicas": list(replicas),
+        "mean": over(lambda array: array.mean(axis=0)),
+        "std": over(deviation),
+    }
+
+
+def summarize(
+    config: Mapping[str, Any],
+    data: Mapping[str, Any],
+    scoring: metrics.Scoring,
+    *,
+    seeds: Sequence[int],
+    scores: Mapping[str, Sequence[Scores]],
+    selection: Mapping[str, Mapping[str, Any]],
+    training: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The summary of a run: what it was, what it was made with, what came out.
+
+    Args:
+      config: of the run.
+      data: what is known about the images, with their class counts.
+      scoring: what the scores are.
+      seeds: one for each replica.
+      scores: of each replica on the test split, by selection (``last``, ``best_on_validation``).
+      selection: facts about each selection, such as its steps.
+      training: facts about the training.
+
+    Returns:
+      A dictionary that JSON can hold.
+    """
+    return {
+        "name": config["name"],
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **environment.stamp(training["devices"]),
+        "seeds": list(seeds),
+        "headline": scoring.headline,
+        "columns": list(scoring.columns),
+        "data": dict(data),
+        "training": dict(training),
+        "test": {name: {**selection[name], **aggregate(each)} for name, each in scores.items()},
+        "config": plain(config),
+    }
+
+
+def with_deviation(mean: float | None, std: float | None, *, percent: bool = True) -> str:
+    """``81.2 ± 0.7``, without the deviation of a single run, ``-`` for nothing.
+
+    Example:
+      >>> with_deviation(0.8125, 0.0071)
+      '81.2 ± 0.7'
+    """
+    if mean is None:
+        return "-"
+    factor, digits = (100.0, 1) if percent else (1.0, 3)
+    text = f"{factor * mean:.{digits}f}"
+    return text if std is None else f"{text} ± {factor * std:.{digits}f}"
+
+
+def paired_difference(a: Scores, b: Scores, score: str = "") -> Scores:
+    """How much better run a is than run b, paired over their seeds.
+
+    Args:
+      a: summary of a run.
+      b: summary of a run with the same seeds and data.
+      score: which score; empty for the one that validation selects by.
+
+    Returns:
+      ``mean``, its ``standard_error``, and ``low`` and ``high`` of the 95 % paired t interval; the
+      latter three None for a single seed.
+
+    Raises:
+      ValueError: if seeds or training images differ.
+    """
+    if a["seeds"] != b["seeds"] or a["data"]["index_hash"] != b["data"]["index_hash"]:
+        raise ValueError("only runs with the same seeds and training images can be paired")
+    name = score or headline(a)
+    values = [[r[name] for r in s["test"]["last"]["replicas"]] for s in (a, b)]
+    difference = np.subtract(values[0], values[1])
+    mean, n = float(difference.mean()), len(difference)
+    if n < 2:
+        return {"mean": mean, "standard_error": None, "low": None, "high": None}
+    from scipy import stats
+
+    error = float(difference.std(ddof=1) / np.sqrt(n))
+    half = float(stats.t.ppf(0.975, n - 1)) * error
+    return {"mean": mean, "standard_error": error, "low": mean - half, "high": mean + half}
+
+
+def first_row(summary: Scores) -> Scores:
+    """What a summary of two stages says about the first, as a summary of one."""
+    return {**summary, **summary["stage1"]}
+
+
+def row_name(summary: Scores) -> str:
+    """The method of a run: its name without that of the data, as in ``cifar10_lt100_gcl``."""
+    name = str(summary["name"])
+    return re.sub(r"^\w+_lt[\d.]+_", "", name)

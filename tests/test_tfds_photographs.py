@@ -1,0 +1,364 @@
+"""Multi-label sets and sets of photographs of TFDS: coco/2017 and voc/2007 in their real form.
+
+Both are written here, with a few made-up images, in the features and files of the real ones.
+TFDS's own code of coco cannot even describe the set without TensorFlow; that of voc can.
+"""
+
+import importlib.abc
+import io
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lt_jax.configuration import check_config
+from lt_jax.data import load_dataset, tfds_source
+from lt_jax.data.streamed import StreamedImages
+from lt_jax.errors import InputError
+from lt_jax.objectives import build_objective
+
+Image = pytest.importorskip("PIL.Image")
+pytest.importorskip("array_record")
+pytest.importorskip("grain")
+tfds = pytest.importorskip("tensorflow_datasets")
+
+COCO = runpy.run_path(str(Path(__file__).parents[1] / "configs/coco.py"))
+SIZES = ((30, 40), (21, 17), (9, 50))
+COCO_NAMES = [f"thing {c}" for c in range(80)]
+VOC_NAMES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow")
+BOX = tfds.features.BBox(0.1, 0.2, 0.3, 0.4)
+SPLITS = ("train", "validation", "test")
+
+
+def photo(rng, i):
+    """A file as photographs are: a JPEG of some size, every fourth one grey."""
+    pixels = rng.integers(0, 256, (*SIZES[i % 3], 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if i % 4 == 3 else pixels).save(file, "JPEG")
+    return file.getvalue()
+
+
+def photos(kind, split):
+    """Made-up examples: a file, the class of each object, a flag (crowd, difficult) of each."""
+    rng = np.random.default_rng([len(kind), len(split)])
+    for i in range(7):
+        nothing = i == 2 or (kind, split) == ("coco", "test")
+        classes = rng.integers(0, 10, 0 if nothing else 4)
+        yield photo(rng, i), classes.tolist(), rng.integers(0, 2, len(classes)).astype(bool)
+
+
+def expected(kind, split, size, num_classes):
+    """What has to come out, as a set of pairs: TFDS writes examples in an order of its own."""
+    pairs = set()
+    for file, classes, _ in photos(kind, split):
+        image = Image.open(io.BytesIO(file)).convert("RGB")
+        label = [int(c in classes) for c in range(num_classes)]
+        resized = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+        pairs.add((resized.tobytes(), bytes(label)))
+    return pairs
+
+
+def pairs_of(images, labels):
+    """The same of what was read."""
+    images = images.read(np.arange(len(images))) if isinstance(images, StreamedImages) else images
+    assert (images.dtype, labels.dtype) == (np.uint8, np.uint8)
+    assert len(images) == len(labels) == 7
+    return {(x.tobytes(), y.tobytes()) for x, y in zip(images, labels, strict=True)}
+
+
+def coco_object(label, flag):
+    return {"id": 0, "area": 9, "bbox": BOX, "label": COCO_NAMES[label], "is_crowd": bool(flag)}
+
+
+def coco_example(i, file, classes, crowds):
+    objects = [coco_object(*pair) for pair in zip(classes, crowds, strict=True)]
+    return {"image": file, "image/filename": f"{i}.jpg", "image/id": i, "objects": objects}
+
+
+def voc_object(label, flag):
+    flags = {"pose": "left", "is_truncated": False, "is_difficult": bool(flag)}
+    return {"label": VOC_NAMES[label], "bbox": BOX, **flags}
+
+
+def voc_example(i, file, classes, difficult):
+    easy = [c for c, d in zip(classes, difficult, strict=True) if not d]
+    return {
+        "image": file,
+        "image/filename": f"{i}.jpg",
+        "objects": [voc_object(*pair) for pair in zip(classes, difficult, strict=True)],
+        "labels": sorted({VOC_NAMES[c] for c in classes}),
+        "labels_no_difficult": sorted({VOC_NAMES[c] for c in easy}),
+    }
+
+
+def builder_of(name, features, folder, config=None, keys=None):
+    """A builder for made-up examples; TFDS does not come to know it."""
+
+    def info(self):
+        described = tfds.features.FeaturesDict(features)
+        return tfds.core.DatasetInfo(builder=self, features=described, supervised_keys=keys)
+
+    version = tfds.core.Version("1.1.0")
+    configs = [tfds.core.BuilderConfig(name=config, version=version)] if config else []
+    members = {
+        "VERSION": version,
+        "BUILDER_CONFIGS": configs,
+        "_info": info,
+        "_split_generators": lambda self, manager: {},
+        "_generate_examples": lambda self: iter(()),
+        "__module__": __name__,
+    }
+    with tfds.core.registered.skip_registration():
+        made = type(name, (tfds.core.GeneratorBasedBuilder,), members)
+    return made(config=config, data_dir=folder)
+
+
+def coco_builder(folder):
+    objects = {
+        "id": np.int64,
+        "area": np.int64,
+        "bbox": tfds.features.BBoxFeature(),
+        "label": tfds.features.ClassLabel(names=COCO_NAMES),
+        "is_crowd": np.bool_,
+    }
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "image/filename": tfds.features.Text(),
+        "image/id": np.int64,
+        "objects": tfds.features.Sequence(objects),
+    }
+    return builder_of("Coco", features, folder, config="2017")
+
+
+def prepare(builder, examples):
+    """Writes ``{split: examples}`` as array_record."""
+    builder._split_generators = lambda manager: {k: enumerate(v) for k, v in examples.items()}
+    builder.download_and_prepare(file_format="array_record")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with prepared sets; coco's test split has no annotations, like the real one's."""
+    folder = str(tmp_path_factory.mktemp("photographs"))
+    for kind, builder, example in (
+        ("coco", coco_builder(folder), coco_example),
+        ("voc", tfds.builder("voc/2007", data_dir=folder), voc_example),
+    ):
+        made = {s: [example(i, *row) for i, row in enumerate(photos(kind, s))] for s in SPLITS}
+        prepare(builder, made)
+    return folder
+
+
+def read(name, folder, **options):
+    options = {"test_split": "test", "image_size": 8, "download": False, **options}
+    return tfds_source.read(name, data_dir=folder, **options)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "name", "num_classes", "test_split"),
+    [("coco", "coco/2017", 80, "validation"), ("voc", "voc/2007", 20, "test")],
+)
+def test_objects_become_labels_and_images_one_size(
+    folder, kind, name, num_classes, test_split, stream
+):
+    train, test, names = read(name, folder, test_split=test_split, stream=stream)
+    for split, (images, labels) in (("train", train), (test_split, test)):
+        assert isinstance(images, StreamedImages) == stream
+        assert images.shape == (7, 8, 8, 3)
+        assert labels.shape == (7, num_classes)
+        assert pairs_of(images, labels) == expected(kind, split, 8, num_classes)
+    assert list(names[:10]) == (COCO_NAMES[:10] if kind == "coco" else list(VOC_NAMES))
+
+
+def test_streamed_images_are_those_in_memory_in_the_same_order(folder):
+    (now, labels), _, _ = read("voc/2007", folder)
+    (later, same), _, _ = read("voc/2007", folder, stream=True)
+    rows = np.array([[6, 0, 3], [3, 1, 5]])
+    np.testing.assert_array_equal(list(later.batches(rows)), now[rows])
+    np.testing.assert_array_equal(labels, same)
+
+
+def test_no_image_is_decoded_before_it_is_used(folder, monkeypatch):
+    decoded = []
+    real = tfds_source.decode_image
+    monkeypatch.setattr(
+        tfds_source, "decode_image", lambda *args: decoded.append(args) or real(*args)
+    )
+    (images, _), _, _ = read("voc/2007", folder, stream=True)
+    part = images[[4, 2]]
+    assert decoded == []
+    part.read([1])
+    assert len(decoded) == 1
+
+
+def test_tensorflow_is_not_even_looked_for(folder, monkeypatch):
+    """Whether it is installed or not: prepared files are read without the code that made them."""
+    looked_for = []
+
+    class Watch(importlib.abc.MetaPathFinder):
+        def find_spec(self, fullname, path=None, target=None):
+            if fullname.partition(".")[0] == "tensorflow":
+                looked_for.append(fullname)
+
+    before = {m for m in sys.modules if m.partition(".")[0] == "tensorflow"}
+    monkeypatch.setattr(sys, "meta_path", [Watch(), *sys.meta_path])
+    (images, _), _, _ = read("coco/2017", folder, test_split="validation", stream=True)
+    images.read([0])
+    assert looked_for == []
+    assert {m for m in sys.modules if m.partition(".")[0] == "tensorflow"} == before
+
+
+class Rows(list):
+    """Examples of a mocked source, whose own ``__getitems__`` cannot be called."""
+
+    def __getitems__(self, indices):
+        return [self[i] for i in indices]
+
+
+@pytest.mark.parametrize("name", ["coco/2017", "voc/2007"])
+def test_mocked_sets(folder, name):
+    """The random examples that `tfds.testing.mock_data` makes of the features of these sets.
+
+    The mock cannot make encoded images of them: that takes TensorFlow, and whole examples, of
+    which it makes the fields of objects of different lengths. So it is asked for decoded ones,
+    which are resized all the same.
+    """
+    policy = tfds.testing.MockPolicy.USE_FILES
+    with (
+        tfds.testing.mock_data(num_examples=5, data_dir=folder, policy=policy),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        mocked = tfds.core.DatasetBuilder.as_data_source
+        rows = Rows(mocked(tfds.core.read_only_builder.builder_from_files(name), "train"))
+        patch.setattr(tfds.core.DatasetBuilder, "as_data_source", lambda *args, **kwargs: rows)
+        (images, labels), _, _ = read(name, folder, test_split="validation", stream=True)
+        got = images.read(np.arange(5))
+    assert labels.sum() > 5
+    for image, label, row in zip(got, labels, rows, strict=True):
+        assert set(np.flatnonzero(label)) == set(row["objects"]["label"].tolist())
+        resized = Image.fromarray(row["image"]).resize((8, 8), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(image, np.asarray(resized))
+
+
+@pytest.mark.parametrize("keys", [None, ("image", "labels")])
+def test_a_sequence_of_labels_is_multi_label_too(tmp_path, keys):
+    names = ["ant", "bee", "cat"]
+    tags = tfds.features.Sequence(tfds.features.ClassLabel(names=names))
+    features = {"image": tfds.features.Image(shape=(None, None, 3)), "labels": tags}
+    builder = builder_of("TinyTags", features, str(tmp_path), keys=keys)
+    given = [[0, 2], [], [1], [-1]]  # TFDS allows -1 for no label
+    made = [{"image": photo(np.random.default_rng(i), i), "labels": g} for i, g in enumerate(given)]
+    prepare(builder, {"train": made, "test": made[:3]})
+    (_, labels), (_, fewer), got = read("tiny_tags", str(tmp_path))
+    assert sorted(map(tuple, labels)) == [(0, 0, 0), (0, 0, 0), (0, 1, 0), (1, 0, 1)]
+    assert sorted(map(tuple, fewer)) == [(0, 0, 0), (0, 1, 0), (1, 0, 1)]
+    assert list(got) == names
+
+
+def single_label(folder, made):
+    features = {
+        "image": tfds.features.Image(shape=(None, None, 3)),
+        "label": tfds.features.ClassLabel(names=["ant", "bee"]),
+    }
+    builder = builder_of("TinyPhotos", features, str(folder), keys=("image", "label"))
+    rows = [{"image": file, "label": i % 2} for i, file in enumerate(made)]
+    prepare(builder, {"train": rows, "test": rows})
+
+
+def test_photographs_with_one_label_are_resized_and_streamed(tmp_path):
+    rng = np.random.default_rng(0)
+    single_label(tmp_path, [photo(rng, i) for i in range(7)])
+    with pytest.raises(InputError, match=r"more than one size.*--config.data.image_size=224"):
+        read("tiny_photos", str(tmp_path), image_size=0)
+    (now, labels), _, _ = read("tiny_photos", str(tmp_path))
+    (later, same), _, _ = read("tiny_photos", str(tmp_path), stream=True)
+    np.testing.assert_array_equal(later.read(np.arange(7)), now)
+    assert labels.tolist() == same.tolist()
+    assert sorted(labels) == [0, 0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("options", [{"stream": True}, {}, {"image_size": 0}])
+def test_a_damaged_photograph_is_named(tmp_path, options):
+    rng = np.random.default_rng(0)
+    files = [photo(rng, 0) for _ in range(4)]
+    single_label(tmp_path, [*files, files[0][:200]])
+
+    def use():
+        (images, _), _, _ = read("tiny_photos", str(tmp_path), **options)
+        return images.read(np.arange(5))
+
+    with pytest.raises(InputError) as told:
+        use()
+    start = r"image \d of the split 'train' of tfds:tiny_photos cannot be read: [^\n]+"
+    assert re.fullmatch(start, str(told.value))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"stream": True, "image_size": 0}, r"data.stream is True and data.image_size 0; expected"),
+        ({}, r"'test' of tfds:coco/2017 has no annotations; expected --c.*.test_split=validation$"),
+        (
+            {"test_split": "test[:3]"},
+            r"'test\[:3\]' of .*; expected --config.data.test_split=validation$",
+        ),
+        ({"test_split": "val"}, r"splits train, validation, test, cannot be read: Unknown split"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(folder, options, sentence):
+    with pytest.raises(InputError, match=sentence) as told:
+        read("coco/2017", folder, **options)
+    assert "\n" not in str(told.value)
+
+
+def test_only_array_record_can_be_streamed(tmp_path, monkeypatch):
+    """Where there is TensorFlow to read tfrecord; without it the set is refused anyway."""
+    single_label(tmp_path, [photo(np.random.default_rng(0), i) for i in range(2)])
+    info = tmp_path / "tiny_photos/1.1.0/dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with pytest.raises(InputError, match=r"stream is True, .* as tfrecord; expected array_record:"):
+        read("tiny_photos", str(tmp_path), stream=True)
+
+
+def test_coco_that_is_not_there_is_told_how_to_get_it(tmp_path):
+    """Also without TensorFlow, where TFDS cannot describe the set."""
+    with pytest.raises(InputError) as told:
+        read("coco/2017", str(tmp_path))
+    command = "tfds.builder('coco/2017', data_dir='DIR').download_and_prepare(file_format='array_"
+    for part in ("tfds:coco/2017 is not in", str(tmp_path), command, "--config.data.data_dir=DIR"):
+        assert part in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["coco", "voc", "coco_mlt", "voc_mlt"])
+def test_every_config_of_these_sets_is_complete(name):
+    rows = COCO["get_sweep"](f"all,{name},resnet101,448")
+    for row in [*rows, f"{name},resnet50,224,plm"]:
+        config = COCO["get_config"](row)
+        check_config(config)
+        assert build_objective(config.objective, [30, 20, 10], num_examples=50)
+
+
+@pytest.mark.parametrize("row", ["coco", "coco,resnet50,224", "coco,resnet18,224,plm", "a,b,c,d"])
+def test_config_strings_that_cannot_be_used_are_refused(row):
+    with pytest.raises(InputError, match=r"config string is .*; expected such as 'coco,resnet50,"):
+        COCO["get_config"](row)
+    with pytest.raises(InputError, match=r"sweep is .*; expected such as 'all,coco_mlt,resnet50,"):
+        COCO["get_sweep"](row)
+
+
+def test_the_coco_config_reads_the_set(folder):
+    """Every field that it sets reaches the data: what is streamed, dropped, cut off, tested on."""
+    config = COCO["get_config"]("coco,resnet50,224,plm").data
+    config.update(data_dir=folder, image_size=8, validation_size=2)
+    dataset = load_dataset(config)
+    assert isinstance(dataset.train_images, StreamedImages)
+    assert dataset.test_images.shape == (7, 8, 8, 3)
+    assert dataset.train_labels.any(axis=1).all()
+    left_out = 7 - len(dataset.train_labels) - len(dataset.validation_labels)
+    assert left_out + (~dataset.validation_labels.any(axis=1)).sum() == 1
+    np.testing.assert_allclose(dataset.mean, [0.485, 0.456, 0.406])
