@@ -23,6 +23,7 @@ from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.replicas import make_replicas, use_vmap
 from lt_jax.state import Network, init_state
 from lt_jax.steps import Split, make_eval_step, make_train_step
+from lt_jax.writers import say_once
 
 
 def prepare(config: Config, folder: Path, dataset: Dataset | None = None) -> Run:
@@ -45,6 +46,8 @@ def prepare(config: Config, folder: Path, dataset: Dataset | None = None) -> Run
     dataset = load_dataset(config["data"]) if dataset is None else dataset
     check_fits("config.train.batch_size", options["batch_size"], dataset)
     check_augmentation("config.augment", config["augment"], dataset)
+    for note in dataset.notes:
+        say_once(note)
     training = make_training(config, options, dataset)
     network = make_model(config, dataset, training.objective)
     return assemble(
