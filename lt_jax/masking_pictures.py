@@ -174,12 +174,12 @@ def _draw_histograms(axes: Any, summary: Scores, c: int) -> None:
 
 
 def _draw_ratio(axes: Any, past: dict[str, np.ndarray], c: int) -> None:
-    axes.plot(past["epoch"], past["ratio"][:, c], color="black", ls=":", label="of the labels")
-    axes.plot(past["epoch"], past["ideal_ratio"][:, c], color="tab:green", label="ideal")
-    axes.set(title="positives / negatives", xlabel="epoch", yscale="log")
+    axes.plot(past["epoch"], past["ratio"][:, c], color="black", ls=":")
+    axes.plot(past["epoch"], past["ideal_ratio"][:, c], color="tab:green")
+    axes.set(xlabel="epoch", yscale="log")
+    axes.set_title("positives / negatives: of the labels (dotted), ideal (green)", fontsize=9)
     twin = axes.twinx()
     for name, colour in (("positives", _POSITIVE), ("negatives", _NEGATIVE)):
         twin.plot(past["epoch"], past[f"divergence_{name}"][:, c], color=colour, lw=1, alpha=0.7)
     twin.set_ylabel("divergence of positives, negatives", fontsize=8)
     twin.set_ylim(0, None)
-    axes.legend(fontsize=8, loc="upper left")
