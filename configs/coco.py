@@ -3,7 +3,7 @@ r"""COCO and Pascal VOC as multi-label sets, whole or long-tailed, with a pretra
     python launch/train.py --config=configs/coco.py:coco,resnet50,224,plm \
         --config.model.pretrained=resnet50.safetensors --workdir=runs/coco_plm
     python launch/sweep.py --config=configs/coco.py --sweep=all,coco_mlt,resnet50,224 --seeds=3 \
-        --config.model.pretrained=resnet50.safetensors --workdir=runs/coco_mlt
+        --set=model.pretrained=resnet50.safetensors --workdir=runs/coco_mlt
 
 After the colon: the set, the network (resnet50, resnet101), the side of the images (224, 448) and
 the method. Every object that is annotated in an image is one of its labels. Sets:
@@ -37,22 +37,12 @@ from ml_collections import ConfigDict
 
 from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
+from lt_jax.recipes import MULTI_LABEL_ROWS, multi_label_losses
 
 SETS = ("coco", "voc", "coco_mlt", "voc_mlt")
 MODELS = ("resnet50", "resnet101")
 BATCH_SIZE = {"224": 64, "448": 32}  # by the side of the images
-SWEEPS = {
-    "all": (
-        "sigmoid",
-        "weighted_sigmoid",
-        "focal",
-        "cb_focal",
-        "asymmetric",
-        "distribution_balanced",
-        "plm",
-        "plm+class_balanced",
-    ),
-}
+SWEEPS = {"all": MULTI_LABEL_ROWS}
 
 
 def get_config(row: str = "coco,resnet50,224,plm") -> ConfigDict:
@@ -81,11 +71,7 @@ def get_config(row: str = "coco,resnet50,224,plm") -> ConfigDict:
     config.augment.flip = True
     _training(config, epochs=30 if name == "coco" else 60)
     config.train.batch_size = BATCH_SIZE[side]
-    transforms = config.objective.transforms
-    if "class_balanced" in transforms and name != "coco":
-        transforms.class_balanced.beta = 0.999  # 0.9999 is for classes of thousands
-    if "partial_label_mask" in transforms:
-        transforms.partial_label_mask.rate = 0.05  # 30 updates of 0.01 hardly move the ratios
+    multi_label_losses(config, beta=0.9999 if name == "coco" else 0.999)
     return config
 
 

@@ -13,19 +13,9 @@ from ml_collections import ConfigDict
 
 from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
+from lt_jax.recipes import MULTI_LABEL_ROWS, small_multi_label
 
-SWEEPS = {
-    "all": (
-        "sigmoid",
-        "weighted_sigmoid",
-        "focal",
-        "cb_focal",
-        "asymmetric",
-        "distribution_balanced",
-        "plm",
-        "plm+class_balanced",
-    ),
-}
+SWEEPS = {"all": MULTI_LABEL_ROWS}
 
 
 def get_config(method: str = "plm") -> ConfigDict:
@@ -45,18 +35,7 @@ def get_config(method: str = "plm") -> ConfigDict:
     config.data.validation_size = 500
     config.data.canvas.images = 2000
     config.data.canvas.test_images = 1000
-    config.train.epochs = 40
-    config.train.batch_size = 50
-    config.train.eval_every_epochs = 5
-    config.train.checkpoint_every_epochs = 20
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 0.003
-    config.optimizer.warmup_epochs = 2.0
-    transforms = config.objective.transforms
-    if "class_balanced" in transforms:
-        transforms.class_balanced.beta = 0.999  # 0.9999 is for classes of thousands
-    if "partial_label_mask" in transforms:
-        transforms.partial_label_mask.rate = 0.05  # 40 updates of 0.01 hardly move the ratios
+    small_multi_label(config, epochs=40, learning_rate=0.003)
     return config
 
 

@@ -16,19 +16,9 @@ from ml_collections import ConfigDict
 
 from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
+from lt_jax.recipes import MULTI_LABEL_ROWS, small_multi_label
 
-SWEEPS = {
-    "all": (
-        "sigmoid",
-        "weighted_sigmoid",
-        "focal",
-        "cb_focal",
-        "asymmetric",
-        "distribution_balanced",
-        "plm",
-        "plm+class_balanced",
-    ),
-}
+SWEEPS = {"all": MULTI_LABEL_ROWS}
 
 
 def get_config(row: str = "50,plm") -> ConfigDict:
@@ -55,18 +45,8 @@ def get_config(row: str = "50,plm") -> ConfigDict:
     config.data.canvas.images = 3000
     config.data.canvas.test_images = 2000
     config.data.canvas.size = 56
-    config.train.epochs = 40
-    config.train.batch_size = 50
-    config.train.eval_every_epochs = 5
+    small_multi_label(config, epochs=40, learning_rate=0.003)
     config.train.checkpoint_every_epochs = 10
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 0.003
-    config.optimizer.warmup_epochs = 2.0
-    transforms = config.objective.transforms
-    if "class_balanced" in transforms:
-        transforms.class_balanced.beta = 0.999  # 0.9999 is for classes of thousands
-    if "partial_label_mask" in transforms:
-        transforms.partial_label_mask.rate = 0.05  # 40 updates of 0.01 hardly move the ratios
     return config
 
 

@@ -89,9 +89,20 @@ def initial_weights(
     name, path = config["model"]["name"], config["model"]["pretrained"]
     if not path:
         return lambda key, _: network.init(key)
-    # Read now: a file that does not fit is refused before anything is written.
-    load_pretrained(path, name, *jax.eval_shape(network.init, jax.random.key(0)))
-    return lambda key, _: load_pretrained(path, name, *network.init(key))
+    # Read now, once: a file that does not fit is refused before anything is written.
+    loaded = load_pretrained(path, name, *jax.eval_shape(network.init, jax.random.key(0)))
+
+    def weights(key: jax.Array, _: int) -> tuple[Any, Any]:
+        # Copies, as the buffers of each replica are given up to its steps.
+        return jax.tree.map(
+            lambda read, drawn: (
+                drawn if isinstance(read, jax.ShapeDtypeStruct) else jnp.array(read)
+            ),
+            loaded,
+            network.init(key),
+        )
+
+    return weights
 
 
 def make_objective(spec: Config, dataset: Dataset, *, steps_per_epoch: int = 1) -> Objective:

@@ -8,7 +8,7 @@ split and the indices of the epoch; of streamed ones it is a split of the batch'
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Protocol
 
 import jax
@@ -67,7 +67,7 @@ class _Streamed:
         self._batches.close()
 
 
-def _read(split: Split, rows: np.ndarray, mesh: Mesh):
+def _read(split: Split, rows: np.ndarray, mesh: Mesh) -> Generator[Split]:
     """Splits of one batch each, on the device, for rows of indices ``[M, B]``."""
     everywhere = replicated(mesh)
     with contextlib.closing(split.images.batches(rows)) as images:

@@ -65,8 +65,8 @@ def finish(
         validation = None
         if "validation" in run.splits:
             validation = evaluate(run, states, "validation", which)
-            score = run.scoring.headline_of(validation)
-            facts[f"validation_{run.scoring.headline}"] = score.tolist()
+            headline = run.scoring.headline
+            facts[f"validation_{headline}"] = run.scoring.validation_row(validation)[headline]
         scores[name] = scores_of(run.scoring, evaluate(run, states, "test", which), validation)
     sizes = [leaf[0].size for leaf in jax.tree.leaves(stacked.params)]
     training = {

@@ -242,10 +242,11 @@ class Loop:
 
     def _validate(self) -> None:
         self._read()
-        counts = evaluate(self.run, self.states, "validation")
-        score = self.run.scoring.headline_of(counts)
-        self.states = self.run.replicas.offer(self.states, np.asarray(score, np.float32))
-        self._write("validation", **self.run.scoring.validation_row(counts))
+        scoring = self.run.scoring
+        row = scoring.validation_row(evaluate(self.run, self.states, "validation"))
+        score = np.asarray(row[scoring.headline], np.float32)
+        self.states = self.run.replicas.offer(self.states, score)
+        self._write("validation", **row)
 
     def _report(self, *, with_histograms: bool) -> None:
         """Writes what the objectives remember; histograms would fill the file if always written."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from lt_jax.pictures import new_figure
 from lt_jax.summaries import Scores, row_name
+from lt_jax.workdir import METRICS
 from lt_jax.writers import OBJECTIVE, read_metrics
 
 _POSITIVE, _NEGATIVE = "tab:orange", "tab:blue"
@@ -132,7 +133,7 @@ def save_masking_of_table(summaries: Sequence[Scores], folder: Path, path: Path)
     for after in masked[:1]:
         for before in plain:
             if before["config"]["objective"]["base"] == after["config"]["objective"]["base"]:
-                save_masking(before, after, folder / after["name"] / "metrics.jsonl", path)
+                save_masking(before, after, folder / after["name"] / METRICS, path)
 
 
 def _transforms(summary: Scores) -> set[str]:

@@ -11,10 +11,10 @@ import numpy as np
 from lt_jax.reported import reported_for
 from lt_jax.summaries import (
     Scores,
-    columns,
     compared,
     headline,
     label,
+    main_columns,
     row_name,
     with_deviation,
 )
@@ -161,7 +161,7 @@ def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
     if made is None:
         return
     figure, (bars, lines) = made
-    names = [n for n in columns(summaries[0]) if n not in ("top1", "ece")]
+    names = main_columns(summaries[0])
     width = 0.8 / len(summaries)
     for i, summary in enumerate(summaries):
         test = summary["test"]["last"]

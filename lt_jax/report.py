@@ -17,6 +17,7 @@ from lt_jax.summaries import (
     first_row,
     headline,
     label,
+    main_columns,
     paired_difference,
     row_name,
     with_deviation,
@@ -51,7 +52,7 @@ def print_table(summaries: Sequence[Scores]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    names = [n for n in columns(summaries[0]) if n not in ("top1", "ece")]
+    names = main_columns(summaries[0])
     header, *rows = table_rows(summaries, names=names)
     seeds = len(summaries[0]["seeds"])
     table = Table(

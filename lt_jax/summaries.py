@@ -30,6 +30,11 @@ def columns(summary: Scores) -> tuple[str, ...]:
     return tuple(summary.get("columns", _COLUMNS))
 
 
+def main_columns(summary: Scores) -> tuple[str, ...]:
+    """Those of them for which there is room where there is little."""
+    return tuple(name for name in columns(summary) if name not in ("top1", "ece"))
+
+
 def compared(summary: Scores) -> tuple[str, ...]:
     """The scores of which tables show differences to the first run."""
     return (headline(summary), *_COMPARED.get(headline(summary), ()))

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "lt_jax"
 LAYERS = (
     ("errors", "longtail", "sharding", "environment"),
     ("losses", "objectives", "augment", "autoaugment", "metrics", "models", "optimizers"),
-    ("data", "state", "two_stage", "configuration", "classifiers"),
+    ("data", "state", "two_stage", "configuration", "recipes", "classifiers"),
     ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "loop"),
     ("build", "prepare"),
     ("reported", "summaries", "report", "pictures", "masking_pictures", "finish"),

@@ -114,7 +114,7 @@ def test_devices_and_replicas_change_nothing():
                 assert found[name] == pytest.approx(value, rel=1e-5), name
         assert found["histograms"] == scores["histograms"]
     scoring = metrics.scoring_for(True, COUNTS)
-    assert scoring.headline_of(whole)[0] == pytest.approx(scores["map"])
+    assert scoring.validation_row(whole)[scoring.headline][0] == pytest.approx(scores["map"])
     assert scoring.validation_row(whole)["of1"][0] == pytest.approx(scores["of1"])
 
 

@@ -73,7 +73,9 @@ def test_ratio_of_kept_labels_in_expectation(kind):
     @quick_jit
     @jax.vmap
     def kept(key):
-        loss = lambda z: objective.apply(state, key, z, jnp.float32(labels))[0].sum()  # noqa: E731
+        def loss(z):
+            return objective.apply(state, key, z, jnp.float32(labels))[0].sum()
+
         return 2 * jnp.abs(jax.grad(loss)(jnp.zeros(labels.shape)))
 
     keep = np.asarray(kept(jax.random.split(jax.random.key(0), 200))).sum(0)

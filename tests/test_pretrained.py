@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lt_jax.build import initial_weights
 from lt_jax.errors import InputError
 from lt_jax.models import create_model, load_pretrained
 from lt_jax.models.pretrained import torchvision_name
@@ -357,3 +358,18 @@ def test_missing_safetensors_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(InputError, match=r"pip install 'lt_jax\[pretrained\]'"):
         load_pretrained(tmp_path / "w.safetensors", "resnet50", *tiny_start()[0])
+
+
+def test_replicas_start_from_one_file_with_heads_and_buffers_of_their_own(tmp_path):
+    """A step gives up the buffers of its replica; the other one must still have its weights."""
+    made = network("resnet18")
+    path = saved(tmp_path / "w.npz", random_weights("resnet18"))
+    weights = initial_weights({"model": {"name": "resnet18", "pretrained": str(path)}}, made)
+    path.unlink()  # it has been read
+    first, second = (weights(jax.random.key(seed), seed)[0] for seed in (0, 1))
+    kernels = [params["stem"]["kernel"] for params in (first, second)]
+    np.testing.assert_array_equal(*kernels)
+    kernels[0].delete()
+    assert np.isfinite(np.asarray(kernels[1])).all()
+    heads = [np.asarray(params["head"]["kernel"]) for params in (first, second)]
+    assert not np.array_equal(*heads)

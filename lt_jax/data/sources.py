@@ -18,7 +18,7 @@ import numpy as np
 from lt_jax.data import checks
 from lt_jax.data.canvas import COMPOSED, Composition, compose
 from lt_jax.data.checks import Labels
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, first_line
 from lt_jax.longtail import long_tailed_indices
 
 DIGITS_TEST_PER_CLASS = 50
@@ -206,7 +206,7 @@ def _read_arrays(file: str, data_dir: str):
         raise InputError(
             f"{path} holds pickled objects; expected plain arrays of numbers"
             if pickled
-            else f"{path} is damaged or not an .npz file ({_first_line(error)})"
+            else f"{path} is damaged or not an .npz file ({first_line(error)})"
         ) from error
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise InputError(f"{key} of {path} is not a vector of strings")
@@ -215,7 +215,3 @@ def _read_arrays(file: str, data_dir: str):
 
 def _listed() -> str:
     return f"{', '.join(ARRAY_KEYS[:-1])} and {ARRAY_KEYS[-1]}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

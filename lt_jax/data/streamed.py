@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, first_line
 
 Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[Any] | Sequence[int]
@@ -148,8 +148,7 @@ def naming_image(index: int, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # damaged files raise all kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        reason = re.sub(r" <[\w.]+ object at 0x\w+>", "", reason)
+        reason = re.sub(r" <[\w.]+ object at 0x\w+>", "", first_line(error))
         raise InputError(f"image {index} of {what} cannot be read: {reason}") from error
 
 

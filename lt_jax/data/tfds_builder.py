@@ -16,7 +16,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, first_line
 
 CONNECT_TIMEOUT = 5.0  # seconds to wait for the first sign of a network
 PORTS = {"https": 443, "http": 80, "ftp": 21}
@@ -76,11 +76,6 @@ def array_record_command(name: str) -> str:
         f"tfds.builder('{name}', data_dir='DIR')"
         f".download_and_prepare(file_format='array_record')\""
     )
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, as far as it fits into a sentence."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _builder(tfds: Any, name: str, data_dir: str) -> Any:

@@ -16,13 +16,12 @@ import numpy as np
 from lt_jax.data.streamed import StreamedImages, decode_image, naming_image
 from lt_jax.data.tfds_builder import (
     array_record_command,
-    first_line,
     full_name,
     has_array_record,
     import_tfds,
     prepared_builder,
 )
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, first_line
 
 CHUNK = 1000  # records per read: array_record is much faster in blocks than one by one
 LABELS = ("label", "objects", "labels")  # where labels are looked for

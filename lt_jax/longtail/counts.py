@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,7 @@ def check_class_counts(class_counts: npt.ArrayLike, *, allow_zero: bool = True) 
     return counts
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
 
 
@@ -156,7 +156,7 @@ def long_tailed_counts(
 
 
 def _check_whole(name: str, value: object) -> None:
-    if not (is_number(value) and value == np.floor(value) and value >= 1):  # type: ignore
+    if not (is_number(value) and value == np.floor(value) and value >= 1):
         raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
 
 

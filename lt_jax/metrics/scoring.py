@@ -14,7 +14,6 @@ from lt_jax.errors import InputError
 from lt_jax.metrics import single_label
 from lt_jax.metrics.multi_label import multi_label_count, multi_label_total
 from lt_jax.metrics.operating_points import multi_label_scores
-from lt_jax.metrics.ranking import average_precision
 
 TABLES = ("confusion", "histograms")  # of counts: no mean of these is taken over seeds
 _MULTI_LABEL_ROW = ("map", "recall_rarest", "precision_head", "cf1", "of1", "nll")
@@ -28,8 +27,8 @@ class Scoring(NamedTuple):
       columns: the scores that tables show.
       count: ``(logits, probabilities, labels, where) -> counts`` of a batch, on the device.
       total: counts of batches -> those of all of them.
-      headline_of: counts with a leading axis R -> float64 ``[R]``.
-      validation_row: counts with a leading axis R -> scores for the metrics file, ``[R]`` each.
+      validation_row: counts with a leading axis R -> scores for the metrics file, ``[R]`` each; the
+        headline is one of them.
       scores: ``(counts, counts of validation or None) -> scores`` of one replica, for JSON.
     """
 
@@ -37,7 +36,6 @@ class Scoring(NamedTuple):
     columns: tuple[str, ...]
     count: Callable[..., Any]
     total: Callable[[list[Any]], Any]
-    headline_of: Callable[[Any], np.ndarray]
     validation_row: Callable[[Any], dict[str, list[float]]]
     scores: Callable[[Any, Any], dict[str, Any]]
 
@@ -78,7 +76,6 @@ def scoring_for(
         columns=("balanced_accuracy", "top1", "many", "medium", "few", "ece"),
         count=single_label.count,
         total=partial(functools.reduce, single_label.add),
-        headline_of=lambda counts: single_label.balanced_accuracy(counts.confusion),
         validation_row=_single_label_row,
         scores=lambda counts, validation: single_label.scores(counts, class_counts),
     )
@@ -98,10 +95,6 @@ def _multi_label(class_counts: npt.ArrayLike, threshold: float, groups: Any) -> 
     def each(counts: Any) -> list[Any]:
         return [type(counts)(*(leaf[r] for leaf in counts)) for r in range(len(counts.where))]
 
-    def headline_of(counts: Any) -> np.ndarray:
-        found = [average_precision(c.logits[c.where], c.targets[c.where]) for c in each(counts)]
-        return np.array([np.nanmean(ap) for ap in found])
-
     def row(counts: Any) -> dict[str, list[float]]:
         found = [multi_label_scores(c, class_counts, groups=groups) for c in each(counts)]
         return {name: [scores[name] for scores in found] for name in _MULTI_LABEL_ROW}
@@ -114,13 +107,8 @@ def _multi_label(class_counts: npt.ArrayLike, threshold: float, groups: Any) -> 
         ),
         count=partial(multi_label_count, threshold=threshold),
         total=multi_label_total,
-        headline_of=headline_of,
         validation_row=row,
-        scores=partial(_multi_label_scores, class_counts=class_counts, groups=groups),
+        scores=lambda counts, validation: multi_label_scores(
+            counts, class_counts, validation, groups
+        ),
     )
-
-
-def _multi_label_scores(
-    counts: Any, validation: Any, *, class_counts: npt.ArrayLike, groups: Any
-) -> dict[str, Any]:
-    return multi_label_scores(counts, class_counts, validation, groups)

@@ -1,0 +1,63 @@
+"""What the configs of multi-label sets have in common."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+# Rows of a table: the baselines, partial label masking, and both methods for rare classes together.
+MULTI_LABEL_ROWS = (
+    "sigmoid",
+    "weighted_sigmoid",
+    "focal",
+    "cb_focal",
+    "asymmetric",
+    "distribution_balanced",
+    "plm",
+    "plm+class_balanced",
+)
+
+
+def multi_label_losses(config: ConfigDict, *, beta: float = 0.999) -> None:
+    """Options of the methods, for runs of 30 to 60 epochs.
+
+    Args:
+      config: of a run; changed in place, where its method has them.
+      beta: of class-balanced weights; 0.9999 is for classes of thousands.
+
+    Example:
+      >>> from lt_jax.configuration import base_config
+      >>> config = base_config("plm+class_balanced")
+      >>> multi_label_losses(config)
+      >>> config.objective.transforms.partial_label_mask.rate
+      0.05
+    """
+    transforms = config.objective.transforms
+    if "class_balanced" in transforms:
+        transforms.class_balanced.beta = beta
+    if "partial_label_mask" in transforms:
+        transforms.partial_label_mask.rate = 0.05  # so few updates of 0.01 hardly move the ratios
+
+
+def small_multi_label(config: ConfigDict, *, epochs: int, learning_rate: float) -> None:
+    """A recipe for a few thousand examples on a CPU: Adam, batches of 50, options of the methods.
+
+    Args:
+      config: of a run; changed in place.
+      epochs: how many.
+      learning_rate: the highest.
+
+    Example:
+      >>> from lt_jax.configuration import base_config
+      >>> config = base_config("plm")
+      >>> small_multi_label(config, epochs=40, learning_rate=0.003)
+      >>> config.optimizer.name, config.train.epochs
+      ('adam', 40)
+    """
+    config.train.epochs = epochs
+    config.train.batch_size = 50
+    config.train.eval_every_epochs = 5
+    config.train.checkpoint_every_epochs = 20
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = learning_rate
+    config.optimizer.warmup_epochs = 2.0
+    multi_label_losses(config)
