@@ -9,11 +9,28 @@ import time
 
 import numpy as np
 import pytest
-from tiny_runs import ROOT, Killed, PixelNet, StopAfter, dying, leaves, rows, scores, tiny
+from tiny_runs import (
+    ROOT,
+    Killed,
+    PixelNet,
+    StopAfter,
+    compiled_once,
+    dying,
+    leaves,
+    rows,
+    scores,
+    tiny,
+)
 
 from lt_jax import models, objectives
 from lt_jax.errors import InputError
 from lt_jax.train import NonFiniteError, train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_once(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("programs")):
+        yield
 
 
 @pytest.fixture(autouse=True)
