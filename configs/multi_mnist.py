@@ -38,13 +38,14 @@ def get_config(row: str = "50,plm") -> ConfigDict:
     if not re.fullmatch(r"\d+(\.\d+)?", imbalance) or not method:
         raise InputError(f"config string is {row!r}; expected such as '50,plm'")
     config = base_config(method)
-    config.name = f"multi_mnist_{imbalance}_{config.name}"
+    config.name = f"multi_mnist_lt{imbalance}_{config.name}"
     config.data.source = "multi_mnist"
     config.data.imbalance = float(imbalance)
     config.data.validation_size = 1000
     config.data.canvas.images = 3000
     config.data.canvas.test_images = 2000
     config.data.canvas.size = 56
+    config.model.name = "conv4"
     small_multi_label(config, epochs=40, learning_rate=0.003)
     config.train.checkpoint_every_epochs = 10
     return config

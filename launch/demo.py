@@ -11,8 +11,9 @@ from absl import flags
 
 from lt_jax import cli, pictures, report
 from lt_jax.errors import InputError
+from lt_jax.settings import load_configs
 from lt_jax.summaries import Scores
-from lt_jax.sweep import load_configs, run_sweep
+from lt_jax.sweep import run_sweep
 from lt_jax.writers import say
 
 WORKDIR = flags.DEFINE_string("workdir", "demo", "Folder for the runs, the table and the picture.")

@@ -14,8 +14,8 @@ from lt_jax import cli
 from lt_jax.configuration import with_stage
 from lt_jax.report import tell
 from lt_jax.retrain import retrain
+from lt_jax.settings import override
 from lt_jax.stage1 import config_of
-from lt_jax.sweep import override
 
 FROM = flags.DEFINE_string("from_workdir", None, "Folder of the finished run of stage 1.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the second stage.")

@@ -4,6 +4,10 @@ r"""Runs the rows of a table, each with several seeds, and writes the table as i
         --workdir=runs/digits_table
     python launch/sweep.py --config=configs/cifar_lt.py --sweep=gcl_table,cifar10,100 --seeds=3 \
         --set=model.dtype=bfloat16 --workdir=runs/cifar10_lt100
+    python launch/sweep.py --config=configs/multi_digits.py --row=sigmoid --row=plm \
+        --over=objective.transforms.partial_label_mask.rate=0.01,0.1 --workdir=runs/rates
+
+With --over every row that has the field is run with each of the values.
 
 What has finished is skipped, what was stopped or killed goes on: start it again. Writes table.md,
 table.csv and table.png, with reported numbers beside measured ones where there are any.
@@ -19,14 +23,16 @@ from lt_jax import cli, pictures, report
 from lt_jax.errors import InputError
 from lt_jax.masking_pictures import save_masking_of_table
 from lt_jax.reported import read_reported
+from lt_jax.settings import load_configs
 from lt_jax.summaries import Scores
-from lt_jax.sweep import load_configs, run_sweep
+from lt_jax.sweep import run_sweep
 from lt_jax.writers import say
 
 CONFIG = flags.DEFINE_string("config", "configs/digits.py", "File with get_config.")
 SWEEP = flags.DEFINE_string("sweep", None, "Name for get_sweep of the config file.")
 ROW = flags.DEFINE_multi_string("row", [], "String for get_config, instead of --sweep.")
 SET = flags.DEFINE_multi_string("set", [], "A field of every row, such as train.epochs=2.")
+OVER = flags.DEFINE_multi_string("over", [], "A field and its values, such as train.epochs=2,3.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds of each row.", lower_bound=1)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs and the table.")
 REPORTED = flags.DEFINE_string("reported", "", "CSV of reported numbers, results/reported.csv.")
@@ -38,7 +44,7 @@ def main() -> None:
     if not Path(CONFIG.value).is_file():
         raise InputError(f"there is no config file {CONFIG.value}; expected configs/digits.py")
     module = runpy.run_path(CONFIG.value)
-    configs = load_configs(module, SWEEP.value, ROW.value, SET.value, SEEDS.value)
+    configs = load_configs(module, SWEEP.value, ROW.value, SET.value, SEEDS.value, OVER.value)
     known = read_reported(Path(REPORTED.value)) if REPORTED.value else []
 
     def write(summaries: list[Scores]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,13 @@ def first_row(summary: Scores) -> Scores:
 
 
 def row_name(summary: Scores) -> str:
-    """The method of a run: its name without that of the data, as in ``cifar10_lt100_gcl``."""
-    name = str(summary["name"])
-    return re.sub(r"^\w+_lt[\d.]+_", "", name)
+    """The method of a run: its name without that of the data.
+
+    Example:
+      >>> row_name({"name": "cifar10_lt100_gcl", "data": {"source": "tfds:cifar10"}})
+      'gcl'
+      >>> row_name({"name": "yeast_plm", "data": {"source": "arrays:yeast.npz"}})
+      'plm'
+    """
+    data = PurePath(str(summary["data"]["source"]).rpartition(":")[2]).stem
+    return re.sub(rf"^(\w+_lt[\d.]+|{re.escape(data)})_", "", str(summary["name"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,111 +37,6 @@ class Row(NamedTuple):
     config: ConfigDict
     stage1: str = ""
     same_as: str = ""
-
-
-def override(config: ConfigDict, settings: Sequence[str]) -> None:
-    """Sets fields of a config from text.
-
-    Args:
-      config: changed in place.
-      settings: such as ``"train.epochs=2"``; the value is read as JSON, else taken as text.
-
-    Raises:
-      InputError: for a setting of another form, an unknown field or a value of another type.
-
-    Example:
-      >>> from lt_jax.configuration import base_config
-      >>> config = base_config()
-      >>> override(config, ["train.epochs=2", "model.name=resnet20"])
-      >>> config.train.epochs, config.model.name
-      (2, 'resnet20')
-    """
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise InputError(f"setting is {setting!r}; expected such as 'train.epochs=2'")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = {"True": True, "False": False}.get(text, text)
-        value = tuple(value) if isinstance(value, list) else value
-        if not _has(config, setting):
-            known = [path for path, _ in workdir.flatten(plain(config))]
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise InputError(f"config has no field {name!r}{hint}")
-        if isinstance(_value(config, name), ConfigDict):
-            raise InputError(
-                f"setting is {setting!r}, but {name} is a group; expected {name}.FIELD"
-            )
-        number = isinstance(_value(config, name), float) and isinstance(value, bool)
-        try:
-            config.update_from_flattened_dict({name: value if not number else text})
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"setting is {setting!r}; expected a value such as {_value(config, name)!r}"
-            ) from error
-
-
-def _value(config: ConfigDict, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        value = value[part]
-    return value
-
-
-def load_configs(
-    module: Mapping[str, Any],
-    sweep: str | None,
-    rows: Sequence[str],
-    settings: Sequence[str],
-    seeds: int,
-) -> dict[str, ConfigDict]:
-    """The configs of a table.
-
-    Args:
-      module: names of a config file: ``get_config``, and ``get_sweep`` if `sweep` is given.
-      sweep: argument for ``get_sweep``, which gives the rows.
-      rows: arguments for ``get_config`` instead.
-      settings: for `override`, for every row; ``retrain...`` for those that have the field.
-      seeds: replicas of each row.
-
-    Returns:
-      Configs by name, in order.
-
-    Raises:
-      InputError: if there are no rows, two of one name, or something cannot be used.
-    """
-    if bool(sweep) == bool(rows):
-        raise InputError("expected either --sweep or --row, such as --row=cross_entropy --row=gcl")
-    if "get_config" not in module:
-        raise InputError("the config file has no get_config")
-    if sweep and "get_sweep" not in module:
-        raise InputError("the config file has no get_sweep; name the rows by --row")
-    configs: dict[str, ConfigDict] = {}
-    unused = set(settings)
-    for row in module["get_sweep"](sweep) if sweep else rows:
-        config = module["get_config"](row)
-        fitting = [s for s in settings if not s.startswith("retrain.") or _has(config, s)]
-        override(config, fitting)
-        unused -= set(fitting)
-        config.replicas = seeds
-        if config.name in configs:
-            raise InputError(f"two rows are called {config.name!r}; expected different names")
-        configs[config.name] = config
-    if unused:
-        raise InputError(f"setting {min(unused)!r} is of a field that none of the rows has")
-    return configs
-
-
-def _has(config: ConfigDict, setting: str) -> bool:
-    """Whether a config has the field of a setting; second stages differ in theirs."""
-    fields: Any = config
-    for name in setting.partition("=")[0].split("."):
-        if not isinstance(fields, ConfigDict) or name not in fields:
-            return False
-        fields = fields[name]
-    return True
 
 
 def plan(configs: Mapping[str, ConfigDict]) -> list[Row]:

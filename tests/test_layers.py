@@ -13,7 +13,7 @@ LAYERS = (
     ("losses", "objectives", "augment", "autoaugment", "metrics", "models", "optimizers"),
     ("data", "state", "two_stage", "configuration", "recipes", "classifiers"),
     ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "loop"),
-    ("build", "prepare"),
+    ("settings", "build", "prepare"),
     ("reported", "summaries", "report", "pictures", "masking_pictures", "finish"),
     ("stage1", "features", "posthoc"),
     ("retrain", "train", "sweep", "evaluate", "dlsa", "cli"),

@@ -91,6 +91,7 @@ def test_number_of_parameters_of_imagenet_networks(name, count):
         ("resnet10", (8, 8, 1), 512),
         ("resnet50", (32, 36, 3), 2048),
         ("mlp", (5,), 128),
+        ("conv4", (56, 56, 1), 64),
         ("resnet20", (32, 32, 3), 64),
     ],
 )
@@ -265,6 +266,24 @@ def test_small_takes_any_image(shape):
     images = jnp.ones((2, *shape))
     assert model.features(images, train=False).shape == (2, 64)
     assert model(images, train=False).shape == (2, 7)
+
+
+@pytest.mark.parametrize(("name", "seen"), [("small", 9), ("conv4", 31)])
+def test_a_feature_of_the_small_networks_sees_as_many_pixels_as_said(name, seen):
+    model = create_model(name, image_shape=(64, 64, 1), num_classes=2, rngs=nnx.Rngs(0))
+
+    for layer in model.layers:
+        layer.kernel[...] = jnp.abs(layer.kernel[...])  # so that no two paths cancel
+
+    def central(image):
+        hidden = image
+        for layer in model.layers:
+            hidden = layer(hidden, train=False)
+        return hidden[0, hidden.shape[1] // 2, hidden.shape[2] // 2].sum()
+
+    gradient = np.asarray(jax.grad(central)(jnp.ones((1, 64, 64, 1))))[0, ..., 0]
+    rows, columns = np.nonzero(gradient)
+    assert np.ptp(rows) + 1 == np.ptp(columns) + 1 == seen
 
 
 def test_logits_are_the_head_of_the_features():

@@ -24,7 +24,8 @@ from lt_jax.errors import InputError
 from lt_jax.loop import NonFiniteError
 from lt_jax.report import write_tables
 from lt_jax.reported import read_reported
-from lt_jax.sweep import load_configs, override, plan, run_sweep
+from lt_jax.settings import load_configs, override
+from lt_jax.sweep import plan, run_sweep
 
 CIFAR = runpy.run_path(str(ROOT / "configs/cifar_lt.py"))
 REPORTED = read_reported(ROOT / "results/reported.csv")
@@ -224,6 +225,35 @@ def test_configs_of_rows_and_of_a_sweep():
     assert configs["tau_norm"].retrain.tau == (1,)
     table = load_configs(CIFAR, "gcl_table,cifar10,100", [], [], 1)
     assert list(table) == [f"cifar10_lt100_{m}" for m in CIFAR["SWEEPS"]["gcl_table"]]
+
+
+def test_every_combination_of_values_is_a_row():
+    """Fields vary in the rows that have them; the other rows stay one."""
+    gamma = "objective.transforms.focal.gamma=0.5,1"
+    over = ["optimizer.milestones=[1, 2],[3]", gamma, "optimizer.name=sgd,adam"]
+    rows = load_configs(DIGITS, None, ["focal"], ["train.epochs=2"], 3, over)
+    assert len(rows) == 8
+    row = rows["focal_milestones_1_2_gamma_1_name_adam"]
+    assert row.optimizer.milestones == (1, 2)
+    assert row.objective.transforms.focal.gamma == 1.0
+    assert (row.optimizer.name, row.train.epochs, row.replicas) == ("adam", 2, 3)
+    both = load_configs(DIGITS, None, ["cross_entropy", "focal"], [], 1, [gamma])
+    assert list(both) == ["cross_entropy", "focal_gamma_0.5", "focal_gamma_1"]
+
+
+@pytest.mark.parametrize(
+    ("over", "sentence"),
+    [
+        ("train.epochs", r"--over is 'train.epochs'; expected such as 'train.epochs=10,20'"),
+        ("=1,2", r"--over is '=1,2'"),
+        ("train.epochs=1,two", r"'train.epochs=two'; expected a value such as"),
+        ("train.epoch=1,2", r"'train.epoch=1,2' is of a field that none of the rows has"),
+        ("train.epochs=1,1", r"two rows are called 'crt_epochs_1'"),
+    ],
+)
+def test_values_that_cannot_be_swept_are_refused(over, sentence):
+    with pytest.raises(InputError, match=sentence):
+        load_configs(DIGITS, None, ["crt"], [], 1, [over])
 
 
 @pytest.mark.parametrize(

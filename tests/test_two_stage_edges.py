@@ -27,7 +27,8 @@ from lt_jax.data.sources import load_source
 from lt_jax.errors import InputError
 from lt_jax.reported import read_reported, reported_for
 from lt_jax.retrain import retrain
-from lt_jax.sweep import load_configs, override, plan, run_sweep
+from lt_jax.settings import load_configs, override
+from lt_jax.sweep import plan, run_sweep
 from lt_jax.train import train
 
 COUNTS = (60, 40, 30, 20, 10, 10, 10, 10, 10, 0)

@@ -20,12 +20,13 @@ from lt_jax.models.mlp import MLP
 from lt_jax.models.pretrained import load_pretrained
 from lt_jax.models.resnet import BottleneckResNet, ResNet
 from lt_jax.models.resnet_cifar import ResNetCIFAR
-from lt_jax.models.small import SmallNet
+from lt_jax.models.small import Conv4, SmallNet
 
 __all__ = [
     "MLP",
     "MODELS",
     "BottleneckResNet",
+    "Conv4",
     "CosineHead",
     "LinearHead",
     "ResNet",
@@ -52,6 +53,7 @@ MODELS: dict[str, Callable[..., Any]] = {
     "resnet101": partial(BottleneckResNet, (3, 4, 23, 3)),
     "resnet152": partial(BottleneckResNet, (3, 8, 36, 3)),
     "small": SmallNet,
+    "conv4": Conv4,
     "mlp": MLP,
 }
 _OF_VECTORS = {"mlp"}
@@ -106,7 +108,8 @@ def create_model(
 
     Args:
       name: one of ``MODELS``: "resnet20" to "resnet110" for images of about 32x32, "resnet10" to
-        "resnet152" for photographs, "small" for 8x8 to 28x28, "mlp" for feature vectors.
+        "resnet152" for photographs, "small" for 8x8 to 28x28, "conv4" for 28x28 to 64x64, "mlp" for
+        feature vectors.
       image_shape: ``(height, width, channels)`` of one image, or ``(D,)`` of one feature vector.
       num_classes: number of classes C.
       head: "linear", or "cosine" for logits that are cosines in [-1, 1].

@@ -1,0 +1,178 @@
+"""Fields of configs set from text, and the configs of a table."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lt_jax import workdir
+from lt_jax.configuration import plain
+from lt_jax.errors import InputError
+
+
+def override(config: ConfigDict, settings: Sequence[str]) -> None:
+    """Sets fields of a config from text.
+
+    Args:
+      config: changed in place.
+      settings: such as ``"train.epochs=2"``; the value is read as JSON, else taken as text.
+
+    Raises:
+      InputError: for a setting of another form, an unknown field or a value of another type.
+
+    Example:
+      >>> from lt_jax.configuration import base_config
+      >>> config = base_config()
+      >>> override(config, ["train.epochs=2", "model.name=resnet20"])
+      >>> config.train.epochs, config.model.name
+      (2, 'resnet20')
+    """
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"setting is {setting!r}; expected such as 'train.epochs=2'")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = {"True": True, "False": False}.get(text, text)
+        value = tuple(value) if isinstance(value, list) else value
+        if not has_field(config, name):
+            known = [path for path, _ in workdir.flatten(plain(config))]
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise InputError(f"config has no field {name!r}{hint}")
+        if isinstance(_value(config, name), ConfigDict):
+            raise InputError(
+                f"setting is {setting!r}, but {name} is a group; expected {name}.FIELD"
+            )
+        number = isinstance(_value(config, name), float) and isinstance(value, bool)
+        try:
+            config.update_from_flattened_dict({name: value if not number else text})
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"setting is {setting!r}; expected a value such as {_value(config, name)!r}"
+            ) from error
+
+
+def _value(config: ConfigDict, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = value[part]
+    return value
+
+
+def variations(config: ConfigDict, over: Sequence[str]) -> list[ConfigDict]:
+    """Copies of a config for every combination of the values of some fields.
+
+    Args:
+      config: of a row.
+      over: such as ``"optimizer.learning_rate=0.1,0.2"``; the values are read as JSON, else taken
+        as texts. A field that the config does not have is passed over.
+
+    Returns:
+      Configs whose names tell the values; the config itself if it has none of the fields.
+
+    Raises:
+      InputError: for a text of another form, or a value of another type.
+
+    Example:
+      >>> from lt_jax.configuration import base_config
+      >>> [c.name for c in variations(base_config("plm"), ["train.epochs=10,20", "no.field=1,2"])]
+      ['plm_epochs_10', 'plm_epochs_20']
+    """
+    if not over:
+        return [config]
+    name, _, text = over[0].partition("=")
+    if not name or not text:
+        raise InputError(f"--over is {over[0]!r}; expected such as 'train.epochs=10,20'")
+    if not has_field(config, name):
+        return variations(config, over[1:])
+    varied = []
+    for value in _values(text):
+        copy = config.copy_and_resolve_references()
+        override(copy, [f"{name}={value}"])
+        copy.name += "_" + _as_name(f"{name.rpartition('.')[2]}_{value}")
+        varied += variations(copy, over[1:])
+    return varied
+
+
+def _as_name(text: str) -> str:
+    """The text as part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", text).strip("_")
+
+
+def _values(text: str) -> list[str]:
+    """Values between commas; commas within brackets are part of a value."""
+    try:
+        return [json.dumps(value) for value in json.loads(f"[{text}]")]
+    except ValueError:
+        return text.split(",")
+
+
+def load_configs(
+    module: Mapping[str, Any],
+    sweep: str | None,
+    rows: Sequence[str],
+    settings: Sequence[str],
+    seeds: int,
+    over: Sequence[str] = (),
+) -> dict[str, ConfigDict]:
+    """The configs of a table.
+
+    Args:
+      module: names of a config file: ``get_config``, and ``get_sweep`` if `sweep` is given.
+      sweep: argument for ``get_sweep``, which gives the rows.
+      rows: arguments for ``get_config`` instead.
+      settings: for `override`, for every row; ``retrain...`` for those that have the field.
+      seeds: replicas of each row.
+      over: for `variations`, for every row that has the field.
+
+    Returns:
+      Configs by name, in order.
+
+    Raises:
+      InputError: if there are no rows, two of one name, or something cannot be used.
+    """
+    if bool(sweep) == bool(rows):
+        raise InputError("expected either --sweep or --row, such as --row=cross_entropy --row=gcl")
+    if "get_config" not in module:
+        raise InputError("the config file has no get_config")
+    if sweep and "get_sweep" not in module:
+        raise InputError("the config file has no get_sweep; name the rows by --row")
+    configs: dict[str, ConfigDict] = {}
+    unused = set(settings)
+    unvaried = set(over)
+    for row in module["get_sweep"](sweep) if sweep else rows:
+        config = module["get_config"](row)
+        fitting = [
+            s
+            for s in settings
+            if not s.startswith("retrain.") or has_field(config, s.partition("=")[0])
+        ]
+        override(config, fitting)
+        unused -= set(fitting)
+        unvaried -= {text for text in over if has_field(config, text.partition("=")[0])}
+        config.replicas = seeds
+        for varied in variations(config, over):
+            if varied.name in configs:
+                raise InputError(f"two rows are called {varied.name!r}; expected different names")
+            configs[varied.name] = varied
+    if unused or unvaried:
+        first = min(unused | unvaried)
+        raise InputError(f"setting {first!r} is of a field that none of the rows has")
+    return configs
+
+
+def has_field(config: ConfigDict, name: str) -> bool:
+    """Whether a config has the field; methods and second stages differ in theirs."""
+    fields: Any = config
+    for part in name.split("."):
+        if not isinstance(fields, ConfigDict) or part not in fields:
+            return False
+        fields = fields[part]
+    return True
