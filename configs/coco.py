@@ -11,8 +11,8 @@ the method. Every object that is annotated in an image is one of its labels. Set
 ======== ==========================================================================================
 coco     ``tfds:coco/2017``: 80 classes, 118,287 images less those without a label to train on,
          5,000 to test on, which TFDS calls validation; read while it trains
-voc      ``tfds:voc/2007``: 20 classes, 2,501 images to train on, as TFDS leaves out what VOC calls
-         val, and 4,952 to test on; in memory
+voc      ``tfds:voc/2007``: 20 classes, the 5,011 images of trainval, less 500 to select on, and
+         4,952 to test on; in memory
 coco_mlt a Pareto tail of the first, as COCO-MLT has it, but drawn by split_seed
 voc_mlt  the same of the second; the published VOC-MLT is of VOC 2012
 ======== ==========================================================================================
@@ -78,6 +78,7 @@ def get_config(row: str = "coco,resnet50,224,plm") -> ConfigDict:
 def _data(data: ConfigDict, name: str) -> None:
     coco = name.startswith("coco")
     data.source = "tfds:coco/2017" if coco else "tfds:voc/2007"
+    data.train_split = "train" if coco else "train+validation"
     data.test_split = "validation" if coco else "test"  # coco's own test split has no annotations
     data.validation_size = 5000 if coco else 500
     data.drop_unlabelled = True

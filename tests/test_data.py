@@ -170,7 +170,9 @@ def test_an_unknown_source_is_told_the_three_forms(source):
         data.load_source(source)
 
 
-def test_only_tfds_has_other_test_splits():
+def test_only_tfds_has_other_splits():
+    with pytest.raises(InputError, match=r"train_split is 'all'; 'digits' has only the split 'tra"):
+        data.load_source("digits", train_split="all")
     with pytest.raises(InputError, match=r"test_split is 'validation'; 'digits' has only"):
         data.load_source("digits", test_split="validation")
 

@@ -153,7 +153,13 @@ def folder(tmp_path_factory):
 
 
 def read(name, folder, **options):
-    options = {"test_split": "test", "image_size": 8, "download": False, **options}
+    options = {
+        "train_split": "train",
+        "test_split": "test",
+        "image_size": 8,
+        "download": False,
+        **options,
+    }
     return tfds_source.read(name, data_dir=folder, **options)
 
 
@@ -180,6 +186,21 @@ def test_streamed_images_are_those_in_memory_in_the_same_order(folder):
     rows = np.array([[6, 0, 3], [3, 1, 5]])
     np.testing.assert_array_equal(list(later.batches(rows)), now[rows])
     np.testing.assert_array_equal(labels, same)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_splits_can_be_joined_to_train_on(folder, stream):
+    """As papers train on what VOC calls trainval."""
+    parts = [
+        read("voc/2007", folder, train_split=s, test_split=t)[0]
+        for s, t in (("train", "test"), ("validation[2:]", "validation[:2]"))
+    ]
+    (images, labels), _, _ = read(
+        "voc/2007", folder, train_split="train+validation[2:]", stream=stream
+    )
+    images = images.read(np.arange(12)) if stream else images
+    np.testing.assert_array_equal(images, np.concatenate([p[0] for p in parts]))
+    np.testing.assert_array_equal(labels, np.concatenate([p[1] for p in parts]))
 
 
 def test_no_image_is_decoded_before_it_is_used(folder, monkeypatch):
@@ -305,6 +326,10 @@ def test_a_damaged_photograph_is_named(tmp_path, options):
         (
             {"test_split": "test[:3]"},
             r"'test\[:3\]' of .*; expected --config.data.test_split=validation$",
+        ),
+        (
+            {"train_split": "train+validation[:4]", "test_split": "validation[1:]"},
+            r"'train\+validation\[:4\]' and .* of tfds:coco/2017 have 3 images in common",
         ),
         ({"test_split": "val"}, r"splits train, validation, test, cannot be read: Unknown split"),
     ],

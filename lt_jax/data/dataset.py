@@ -30,6 +30,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "data_dir": "",
         "download": False,
         "num_classes": 0,
+        "train_split": "train",
         "test_split": "test",
         "image_size": 0,
         "stream": False,
@@ -134,8 +135,8 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
       config: a mapping, such as a ``ConfigDict``, with these fields; one that is missing has the
         value in ``DEFAULTS``:
 
-        - source, data_dir, download, num_classes, test_split, image_size, stream: see
-          `load_source`.
+        - source, data_dir, download, num_classes, train_split, test_split, image_size, stream:
+          see `load_source`.
         - normalization: of images, ``"data"`` by the statistics of train or ``"imagenet"``.
         - validation_size: about how many images to cut from train, see `validation_indices`; of
           composed sets how many to make.
@@ -169,6 +170,7 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         options["source"],
         data_dir=options["data_dir"],
         num_classes=options["num_classes"],
+        train_split=options["train_split"],
         test_split=options["test_split"],
         download=options["download"],
         image_size=options["image_size"],

@@ -58,6 +58,7 @@ def load_source(
     *,
     data_dir: str = "",
     num_classes: int = 0,
+    train_split: str = "train",
     test_split: str = "test",
     download: bool = False,
     image_size: int = 0,
@@ -82,7 +83,8 @@ def load_source(
       data_dir: where prepared TFDS directories lie, by default where TFDS looks itself; for
         ``arrays`` the folder that a relative file name is relative to.
       num_classes: C; 0 takes it from the data.
-      test_split: name of the TFDS split to test on.
+      train_split: TFDS split to train on, such as ``"train+validation"``.
+      test_split: TFDS split to test on, such as ``"test[:50%]"``.
       download: whether TFDS may download and prepare a set that is not there.
       image_size: of TFDS sets: side in pixels that every image gets; 0 for as they are.
       stream: of TFDS sets: whether images are read when they are needed.
@@ -112,13 +114,14 @@ def load_source(
         loaded = tfds_source.read(
             rest,
             data_dir=data_dir,
+            train_split=train_split,
             test_split=test_split,
             download=download,
             image_size=image_size,
             stream=stream,
         )
         return _checked(source, "images", "labels", *loaded, num_classes=num_classes)
-    _check_only_tfds(form, test_split, image_size, stream)
+    _check_only_tfds(form, (train_split, test_split), image_size, stream)
     if form == "digits":
         return _checked(source, "images", "labels", *_read_digits(), num_classes=num_classes)
     if form == "arrays":
@@ -127,9 +130,10 @@ def load_source(
     return _composed(source, digits, composition or Composition(), num_classes)
 
 
-def _check_only_tfds(form: str, test_split: str, image_size: int, stream: bool) -> None:
-    if test_split != "test":
-        raise InputError(f"test_split is {test_split!r}; {form!r} has only the split 'test'")
+def _check_only_tfds(form: str, splits: tuple[str, str], image_size: int, stream: bool) -> None:
+    for split, only in zip(splits, ("train", "test"), strict=True):
+        if split != only:
+            raise InputError(f"{only}_split is {split!r}; {form!r} has only the split {only!r}")
     for name, value in (("image_size", image_size), ("stream", stream)):
         if value:
             raise InputError(f"{name} is {value!r}; expected {type(value)()!r} for {form!r}")

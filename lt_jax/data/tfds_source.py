@@ -33,17 +33,19 @@ def read(
     name: str,
     *,
     data_dir: str,
+    train_split: str,
     test_split: str,
     download: bool,
     image_size: int = 0,
     stream: bool = False,
 ) -> tuple[Split, Split, Sequence[str]]:
-    """Reads the train split and another split of a TFDS set.
+    """Reads two splits of a TFDS set.
 
     Args:
       name: ``<name>``, ``<name>/<config>`` or either with ``:<version>``.
       data_dir: where prepared directories lie; empty for where TFDS looks itself.
-      test_split: what to read beside ``train``; TFDS slices such as ``"test[:50%]"`` work.
+      train_split: to train on; TFDS slices and sums such as ``"train+validation"`` work.
+      test_split: to test on.
       download: whether to download and prepare (as array_record) what is not there.
       image_size: S; every image is resized to S x S and to RGB. 0 leaves images as they are: then
         all must have one size.
@@ -57,7 +59,7 @@ def read(
     Raises:
       InputError: if TFDS is not installed, does not know or cannot read the set, the set is not
         prepared, has no image or label or an image that cannot be decoded, has images of more
-        than one size, or if no image of the test split is annotated.
+        than one size, or if no image of the test split is annotated or one is in both splits.
     """
     if stream and not image_size:
         raise InputError(
@@ -75,7 +77,8 @@ def read(
     fields = _fields(builder)
     with _telling(builder):
         # Both are opened before either is read, so that a wrong split name is told at once.
-        train, test = (_Part(builder, split, fields) for split in ("train", test_split))
+        train, test = (_Part(builder, split, fields) for split in (train_split, test_split))
+        _check_apart(train, test)
         if fields.multi_label and not test.is_annotated():
             raise InputError(_not_annotated(test))
         loaded = [part.load(image_size, stream) for part in (train, test)]
@@ -260,6 +263,21 @@ def _keep_tensorflow_off_gpus() -> None:
 
     with contextlib.suppress(RuntimeError):  # it has already started: then it has what it has
         tensorflow.config.set_visible_devices([], "GPU")
+
+
+def _check_apart(train: _Part, test: _Part) -> None:
+    """Refuses splits that share images, of which the scores would say nothing."""
+    shared = 0
+    for a in train.builder.info.splits[train.split].file_instructions:
+        for b in test.builder.info.splits[test.split].file_instructions:
+            if a.filename == b.filename:
+                end = min(a.skip + a.take, b.skip + b.take)
+                shared += max(0, end - max(a.skip, b.skip))
+    if shared:
+        raise InputError(
+            f"data.train_split {train.split!r} and data.test_split {test.split!r} of"
+            f" tfds:{full_name(train.builder)} have {shared} images in common; expected none"
+        )
 
 
 def _not_annotated(part: _Part) -> str:
