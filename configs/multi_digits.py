@@ -6,7 +6,8 @@
 After the colon: a method, or several methods and transforms joined by ``+``. 2,000 canvases of
 20x20 pixels with two to four digits each, whose frequencies differ by a factor of 50; validation
 and test canvases are made of other digits, all equally frequent. Less than a minute for one seed
-on 2 CPU cores.
+on 2 CPU cores. The learning rate is that of 0.003, 0.01, 0.02 and 0.04 which was best for plain
+cross-entropy on validation (other seeds than the tables').
 """
 
 from ml_collections import ConfigDict
@@ -35,7 +36,7 @@ def get_config(method: str = "plm") -> ConfigDict:
     config.data.validation_size = 500
     config.data.canvas.images = 2000
     config.data.canvas.test_images = 1000
-    small_multi_label(config, epochs=40, learning_rate=0.003)
+    small_multi_label(config, epochs=40, learning_rate=0.02)
     return config
 
 

@@ -7,7 +7,9 @@ r"""MultiMNIST: several of MNIST's digits on a canvas, long-tailed.
 After the colon: how much more frequent the digit 0 is than the digit 9, and the method. 3,000
 canvases of 56x56 pixels with two to four digits, of whose boxes none covers more than a quarter of
 another; validation and test canvases are made of other digits, all equally frequent. MNIST is read
-as ``tfds:mnist``: pass ``--config.data.data_dir=DIR`` if it is not where TFDS looks.
+as ``tfds:mnist``: pass ``--config.data.data_dir=DIR`` if it is not where TFDS looks. About a minute
+for one seed on 2 CPU cores. The learning rate is that of 0.01 to 0.16 after which doubling it gained
+plain cross-entropy less than a point on validation (another seed than the tables').
 """
 
 import re
@@ -46,7 +48,7 @@ def get_config(row: str = "50,plm") -> ConfigDict:
     config.data.canvas.test_images = 2000
     config.data.canvas.size = 56
     config.model.name = "conv4"
-    small_multi_label(config, epochs=40, learning_rate=0.003)
+    small_multi_label(config, epochs=20, learning_rate=0.08)
     config.train.checkpoint_every_epochs = 10
     return config
 

@@ -390,6 +390,7 @@ def test_examples_without_labels_are_counted_and_can_be_dropped(npz):
     assert (info["multi_label"], info["total_unlabelled"]) == (True, without)
     assert info["labels_per_image"] == got.train_labels.sum() / len(got.train_labels)
     assert info["validation"] == "stratified"
+    assert info["class_names"] == list(got.class_names)
     assert info["test_class_counts"] == got.test_labels.sum(axis=0).tolist()
     dropped = data.load_dataset({**config, "drop_unlabelled": True})
     assert dropped.notes == ()

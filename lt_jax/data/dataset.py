@@ -107,6 +107,7 @@ class Dataset:
         return {
             "source": self.source,
             "num_classes": self.num_classes,
+            "class_names": list(self.class_names),
             "multi_label": self.multi_label,
             "split_seed": self.split_seed,
             "imbalance": self.imbalance,
