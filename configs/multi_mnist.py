@@ -8,8 +8,8 @@ After the colon: how much more frequent the digit 0 is than the digit 9, and the
 canvases of 56x56 pixels with two to four digits, of whose boxes none covers more than a quarter of
 another; validation and test canvases are made of other digits, all equally frequent. MNIST is read
 as ``tfds:mnist``: pass ``--config.data.data_dir=DIR`` if it is not where TFDS looks. About a minute
-for one seed on 2 CPU cores. The learning rate is that of 0.01 to 0.16 after which doubling it gained
-plain cross-entropy less than a point on validation (another seed than the tables').
+for one seed on 2 CPU cores. The learning rate is that of 0.01 to 0.16 after which doubling it
+gained plain cross-entropy less than a point on validation (another seed than the tables').
 """
 
 import re
