@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from lt_jax.config_checks import check_fields, check_second_stage_values, check_values
 from lt_jax.data import DEFAULTS
 from lt_jax.errors import InputError
-from lt_jax.longtail import SCHEMES
 from lt_jax.objectives import method_spec
 from lt_jax.two_stage import (
-    NCM_FEATURES,
     augment_fields,
     default_fields,
     optimizer_fields,
@@ -171,37 +169,6 @@ def _thawed(config: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _thawed(v) if isinstance(v, Mapping) else v for k, v in fields.items()}
 
 
-def _check_fields(given: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:
-    for name, value in given.items():
-        full = f"{path}{name}"
-        if name not in known:
-            close = difflib.get_close_matches(name, list(known), n=1)
-            hint = f"; did you mean {path}{close[0]}?" if close else ""
-            raise InputError(f"config has no field {full!r}{hint}")
-        expected = known[name]
-        if isinstance(expected, Mapping):
-            if not isinstance(value, Mapping):
-                raise InputError(f"config.{full} is {value!r}; expected a group of fields")
-            if name != "objective":  # has its own check, in the registry
-                _check_fields(value, expected, f"{full}.")
-        elif not _fits(value, expected):
-            raise InputError(
-                f"config.{full} is {value!r}; expected {type(expected).__name__},"
-                f" such as {expected!r}"
-            )
-    missing = [name for name in known if name not in given]
-    if missing:
-        raise InputError(f"config lacks the field {path}{missing[0]!r}; start from base_config()")
-
-
-def _fits(value: Any, expected: Any) -> bool:
-    if isinstance(expected, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(expected, bool)
-    if isinstance(expected, float):
-        return isinstance(value, (int, float))
-    return isinstance(value, type(expected))
-
-
 def check_config(config: Mapping[str, Any]) -> None:
     """Refuses a config with unknown, missing or mistyped fields, or numbers out of range.
 
@@ -215,84 +182,10 @@ def check_config(config: Mapping[str, Any]) -> None:
     retrain = config.get("retrain", {})
     method = retrain.get("method", "") if isinstance(retrain, Mapping) else ""
     known = {**plain(base_config()), "retrain": plain(default_fields(method))}
-    _check_fields(config, known, "")
-    _check_lows(config, _LOW)
-    _check_choices(config, _CHOICES)
+    check_fields(config, known)
+    check_values(config)
     if method:
-        trained = "epochs" in retrain
-        _check_lows(config, {f"retrain.{k}": v for k, v in _RETRAIN_LOW.items() if trained})
-        _check_choices(
-            config,
-            {f"retrain.{k}": v for k, v in _RETRAIN_CHOICES.items() if trained or k == "weights"},
-        )
-        _check_candidates(retrain)
-
-
-_AUGMENT_LOW = {
-    "augment.crop_padding": 0,
-    "augment.cutout_size": 0,
-    "augment.mixup_alpha": 0,
-}
-_LOW = {
-    "seed": 0,
-    "replicas": 1,
-    "train.epochs": 1,
-    "train.eval_every_epochs": 1,
-    "train.checkpoint_every_epochs": 1,
-    "train.eval_batch_size": 1,
-    "train.keep_checkpoints": 2,  # one alone leaves nothing to fall back to
-    "train.log_every_steps": 1,
-    "train.steps_per_call": 0,
-    "data.validation_size": 0,
-    **_AUGMENT_LOW,
-}
-_RETRAIN_LOW = {"epochs": 1, "batch_size": 1, **_AUGMENT_LOW}
-_CHOICES = {
-    "replica_mode": ("auto", "vmap", "sequential"),
-    "model.head": ("auto", "linear", "cosine"),
-    "model.dtype": ("float32", "bfloat16"),
-    "metrics.groups": ("thirds", "counts"),
-    "sampling.scheme": SCHEMES,
-}
-_RETRAIN_CHOICES = {"weights": ("last", "best_on_validation"), "sampling.scheme": SCHEMES}
-
-
-def _at(config: Mapping[str, Any], path: str) -> Any:
-    value: Any = config
-    for name in path.split("."):
-        value = value[name]
-    return value
-
-
-def _check_lows(config: Mapping[str, Any], lows: Mapping[str, int]) -> None:
-    for path, low in lows.items():
-        value = _at(config, path)
-        if not value >= low:
-            raise InputError(f"config.{path} is {value!r}; expected at least {low}")
-
-
-def _check_choices(config: Mapping[str, Any], choices: Mapping[str, tuple[str, ...]]) -> None:
-    for path, allowed in choices.items():
-        value = _at(config, path)
-        if value not in allowed:
-            raise InputError(f"config.{path} is {value!r}; expected one of {', '.join(allowed)}")
-
-
-def _check_candidates(retrain: Mapping[str, Any]) -> None:
-    """The values among which validation chooses."""
-    for name in ("tau", "features"):
-        values = retrain.get(name, [None])
-        if not values:
-            raise InputError(f"config.retrain.{name} is empty; expected at least one value")
-        for value in values:
-            if name == "features" and value is not None and value not in NCM_FEATURES:
-                raise InputError(
-                    f"config.retrain.features holds {value!r}; expected some of"
-                    f" {', '.join(NCM_FEATURES)}"
-                )
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if name == "tau" and value is not None and not (number and 0 <= value <= 10):
-                raise InputError(f"config.retrain.tau holds {value!r}; expected numbers in [0, 10]")
+        check_second_stage_values(config)
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lt_jax"
 LAYERS = (
-    ("errors", "longtail", "sharding", "environment"),
+    ("errors", "npz", "longtail", "sharding", "environment"),
     ("losses", "objectives", "augment", "autoaugment", "metrics", "models", "optimizers"),
-    ("data", "state", "two_stage", "configuration", "recipes", "classifiers"),
+    ("data", "state", "two_stage", "config_checks", "configuration", "recipes", "classifiers"),
     ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "loop"),
     ("settings", "build", "prepare"),
     ("reported", "summaries", "report", "pictures", "masking_pictures", "finish"),

@@ -7,8 +7,6 @@ which become the validation split, is decided later and apart (`dataset.py`).
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +16,9 @@ import numpy as np
 from lt_jax.data import checks
 from lt_jax.data.canvas import COMPOSED, Composition, compose
 from lt_jax.data.checks import Labels
-from lt_jax.errors import InputError, first_line
+from lt_jax.errors import InputError
 from lt_jax.longtail import long_tailed_indices
+from lt_jax.npz import read_npz
 
 DIGITS_TEST_PER_CLASS = 50
 ARRAY_KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -190,28 +189,13 @@ def _read_digits():
 def _read_arrays(file: str, data_dir: str):
     """The arrays of an .npz file: (train, test, class names)."""
     path = Path(os.path.expanduser(data_dir or ""), os.path.expanduser(file))
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; expected an .npz file with {_listed()}")
-    try:
-        npz = np.load(path, allow_pickle=False)
-        if not isinstance(npz, np.lib.npyio.NpzFile):
-            raise InputError(f"{path} holds a single array; expected an .npz file with {_listed()}")
-        with npz:
-            missing = [key for key in ARRAY_KEYS if key not in npz]
-            if missing:
-                raise InputError(f"{path} lacks {', '.join(missing)}; expected {_listed()}")
-            x_train, y_train, x_test, y_test = (npz[key] for key in ARRAY_KEYS)
-            key = next((key for key in NAME_KEYS if key in npz), "")
-            names = npz[key] if key else np.zeros(0, str)
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        pickled = "allow_pickle" in str(error) and zipfile.is_zipfile(path)
-        raise InputError(
-            f"{path} holds pickled objects; expected plain arrays of numbers"
-            if pickled
-            else f"{path} is damaged or not an .npz file ({first_line(error)})"
-        ) from error
+    found = read_npz(path, (*ARRAY_KEYS, *NAME_KEYS), expected=_listed())
+    missing = [key for key in ARRAY_KEYS if key not in found]
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(missing)}; expected {_listed()}")
+    x_train, y_train, x_test, y_test = (found[key] for key in ARRAY_KEYS)
+    key = next((key for key in NAME_KEYS if key in found), "")
+    names = found[key] if key else np.zeros(0, str)
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise InputError(f"{key} of {path} is not a vector of strings")
     return (x_train, y_train), (x_test, y_test), names.astype(str).tolist()

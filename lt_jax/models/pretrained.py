@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_jax.errors import InputError
+from lt_jax.npz import read_npz
 
 Tree = Any
 Arrays = dict[str, np.ndarray]
@@ -136,7 +135,7 @@ def _read(path: Path) -> Arrays:
             f" '{path.with_suffix('.safetensors')}')\""
         )
     readers: dict[str, Callable[[Path], Arrays]]
-    readers = {".safetensors": _read_safetensors, ".npz": _read_npz}
+    readers = {".safetensors": _read_safetensors, ".npz": read_npz}
     if path.suffix not in readers:
         raise InputError(f"{path} ends in {path.suffix!r}; expected .safetensors or .npz")
     if not path.is_file():
@@ -156,16 +155,3 @@ def _read_safetensors(path: Path) -> Arrays:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} is damaged or not a safetensors file ({error})") from error
-
-
-def _read_npz(path: Path) -> Arrays:
-    try:
-        npz = np.load(path, allow_pickle=False)
-        if not isinstance(npz, np.lib.npyio.NpzFile):
-            raise InputError(f"{path} holds a single array; expected an .npz file with named ones")
-        with npz:
-            return {key: npz[key] for key in npz}
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is damaged or not an .npz file of numbers ({error})") from error
