@@ -106,6 +106,8 @@ def test_shares_are_masked_and_updated_as_ratios():
     )
     np.testing.assert_allclose(state.ideal_ratio, expected, rtol=1e-5)
     assert (expected[VARIABLE] != share[VARIABLE]).all()
+    odds = run(masked(ratio="odds", rate=0.3), EVERY)[-1][0].ideal_ratio / data_ratio()
+    np.testing.assert_allclose((state.ideal_ratio / share)[VARIABLE], odds[VARIABLE], rtol=1e-5)
 
 
 # The first epoch

@@ -61,7 +61,9 @@ def partial_label_mask(
       rate: step of the update.
       bins: of the histograms.
       bound: the ideal ratio stays within this factor of the data's.
-      ratio: ``"odds"`` (positives / negatives) or ``"share"`` (positives / all).
+      ratio: ``"odds"`` (positives / negatives) or ``"share"`` (positives / all). What is masked
+        follows from ideal ratio / ratio, which starts at 1 and is updated by factors: it is the
+        same with both, only what is reported differs.
       num_examples: training examples; the sum of the counts if None (single-label data).
 
     Returns:
