@@ -176,6 +176,14 @@ def test_gradients_flow_where_they_should():
     assert value > 0
 
 
+def test_a_floor_bounds_the_purity_term_and_stops_its_gradient():
+    own, other = jnp.zeros((1, 2)), jnp.array([[-50.0, 0.0]])
+    np.testing.assert_allclose(dlsa.purity_term(own, other, floor=10.0), -5.0, rtol=1e-5)
+    np.testing.assert_allclose(dlsa.purity_term(own, other), -25.0, rtol=1e-5)
+    gradient = jax.grad(lambda z: dlsa.purity_term(own, z, floor=10.0))(other)
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+
+
 def test_weights_of_the_likelihood_have_mean_one_over_classes():
     weights = dlsa.likelihood_weights([100, 10, 0, 50])
     assert weights[2] == 0

@@ -4,6 +4,14 @@ Source: Xu et al., "Constructing Balance from Imbalance for Long-Tailed Image Re
 2022.
 """
 
+from lt_jax.dlsa.clusters import (
+    check_finite,
+    class_shares,
+    cluster_table,
+    pure_clusters,
+    threshold_for,
+)
+from lt_jax.dlsa.fit import FlowOptions, Mixture, densities
 from lt_jax.dlsa.flow import Flow, autoregressive_masks, forward, init_flow, inverse
 from lt_jax.dlsa.mixture import draw_centres, log_densities, log_likelihood
 from lt_jax.dlsa.pairs import Members, draw_pairs, members_of
@@ -11,9 +19,15 @@ from lt_jax.dlsa.terms import balance_term, likelihood_term, likelihood_weights,
 
 __all__ = [
     "Flow",
+    "FlowOptions",
     "Members",
+    "Mixture",
     "autoregressive_masks",
     "balance_term",
+    "check_finite",
+    "class_shares",
+    "cluster_table",
+    "densities",
     "draw_centres",
     "draw_pairs",
     "forward",
@@ -24,5 +38,7 @@ __all__ = [
     "log_densities",
     "log_likelihood",
     "members_of",
+    "pure_clusters",
     "purity_term",
+    "threshold_for",
 ]

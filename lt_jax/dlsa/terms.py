@@ -89,17 +89,19 @@ def balance_term(
     return math.log(log_density.shape[-1]) + (q * jnp.log(q)).sum(), lax.stop_gradient(new)
 
 
-def purity_term(log_density: Array, other_log_density: Array) -> Array:
+def purity_term(log_density: Array, other_log_density: Array, *, floor: float = 0.0) -> Array:
     r"""How much two samples of different classes are in the same clusters.
 
-    .. math:: \frac1B \sum_b \sum_k p_{bk} \log p^-_{bk}
+    .. math:: \frac1B \sum_b \sum_k p_{bk} \max(\log p^-_{bk}, -f)
 
     with the posteriors of the positive, through which no gradient flows, and of the negative. The
-    lower, the purer the clusters.
+    lower, the purer the clusters. Without a floor f it can be lowered without end by scaling the
+    latents up, against the likelihood.
 
     Args:
       log_density: of the positives, ``[B, K]``.
       other_log_density: of the negatives, ``[B, K]``.
+      floor: f, positive; 0 for none, as in the released code.
 
     Returns:
       A scalar.
@@ -109,4 +111,5 @@ def purity_term(log_density: Array, other_log_density: Array) -> Array:
       Array(-0.6931, dtype=float32)
     """
     own = lax.stop_gradient(jax.nn.softmax(log_density, axis=-1))
-    return (own * jax.nn.log_softmax(other_log_density, axis=-1)).sum(axis=-1).mean()
+    other = jax.nn.log_softmax(other_log_density, axis=-1)
+    return (own * (jnp.maximum(other, -floor) if floor else other)).sum(axis=-1).mean()
