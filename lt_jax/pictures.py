@@ -198,7 +198,8 @@ def save_ranking(
       reported: from `lt_jax.reported.read_reported`.
     """
     scores = compared(summaries[0])
-    made = new_figure(1, len(scores), (5 + 4 * len(scores), 1.2 + 0.42 * len(summaries)))
+    size = (5 + 4 * len(scores), 1.2 + 0.42 * len(summaries))
+    made = new_figure(1, len(scores), size) if scores else None
     if made is None:
         return
     figure, panels = made

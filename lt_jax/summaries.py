@@ -37,8 +37,12 @@ def main_columns(summary: Scores) -> tuple[str, ...]:
 
 
 def compared(summary: Scores) -> tuple[str, ...]:
-    """The scores of which tables show differences to the first run."""
-    return (headline(summary), *_COMPARED.get(headline(summary), ()))
+    """The scores of which tables show differences to the first run.
+
+    Those that the data do not have are left out, as head scores where no class is that frequent.
+    """
+    names = (headline(summary), *_COMPARED.get(headline(summary), ()))
+    return tuple(n for n in names if summary["test"]["last"]["mean"][n] is not None)
 
 
 def label(score: str) -> str:
