@@ -13,6 +13,7 @@ from lt_jax.dlsa.clusters import (
 )
 from lt_jax.dlsa.fit import FlowOptions, Mixture, densities
 from lt_jax.dlsa.flow import Flow, autoregressive_masks, forward, init_flow, inverse
+from lt_jax.dlsa.heads import HeadOptions, Inputs, fit_heads, part_logits
 from lt_jax.dlsa.mixture import draw_centres, log_densities, log_likelihood
 from lt_jax.dlsa.pairs import Members, draw_pairs, members_of
 from lt_jax.dlsa.terms import balance_term, likelihood_term, likelihood_weights, purity_term
@@ -20,6 +21,8 @@ from lt_jax.dlsa.terms import balance_term, likelihood_term, likelihood_weights,
 __all__ = [
     "Flow",
     "FlowOptions",
+    "HeadOptions",
+    "Inputs",
     "Members",
     "Mixture",
     "autoregressive_masks",
@@ -30,6 +33,7 @@ __all__ = [
     "densities",
     "draw_centres",
     "draw_pairs",
+    "fit_heads",
     "forward",
     "init_flow",
     "inverse",
@@ -38,6 +42,7 @@ __all__ = [
     "log_densities",
     "log_likelihood",
     "members_of",
+    "part_logits",
     "pure_clusters",
     "purity_term",
     "threshold_for",

@@ -1,0 +1,206 @@
+"""Classifiers of the parts of a divided set, trained together on frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from lt_jax.dlsa.pairs import Members
+from lt_jax.errors import InputError
+
+Array = jax.Array
+Tree = Any
+LOSSES = ("balanced_softmax", "cross_entropy")
+SAMPLING = ("instance", "class")
+HEADS = ("linear", "cosine")
+
+
+class HeadOptions(NamedTuple):
+    """How the classifiers are made and trained.
+
+    Attributes:
+      head: "linear", or "cosine", whose products with the features are of unit vectors.
+      scale: of cosines.
+      loss: "balanced_softmax" or "cross_entropy".
+      sampling: "instance", or "class" for every class equally often.
+      epochs: how many.
+      batch_size: samples in a step.
+      learning_rate: of SGD with momentum 0.9, falling to 0 along a cosine.
+      weight_decay: of the kernels, added to the gradient.
+    """
+
+    head: str = "linear"
+    scale: float = 16.0
+    loss: str = "balanced_softmax"
+    sampling: str = "instance"
+    epochs: int = 150
+    batch_size: int = 128
+    learning_rate: float = 0.01
+    weight_decay: float = 5e-4
+
+
+class Inputs(NamedTuple):
+    """What classifiers see of samples.
+
+    Attributes:
+      features: float ``[N, D]``.
+      part: which part each sample is in, int32 ``[N]``.
+      shares: class shares of its cluster, float ``[N, C]``; zeros in the last part, which has no
+        clusters.
+    """
+
+    features: Array
+    part: Array
+    shares: Array
+
+
+def check_options(options: HeadOptions) -> None:
+    """Refuses unknown names and numbers out of range.
+
+    Args:
+      options: see `HeadOptions`.
+
+    Raises:
+      InputError: with the name of the first.
+    """
+    for name, known in (("head", HEADS), ("loss", LOSSES), ("sampling", SAMPLING)):
+        value = getattr(options, name)
+        if value not in known:
+            raise InputError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}")
+    for name in ("epochs", "batch_size", "learning_rate", "scale"):
+        value = getattr(options, name)
+        if not value > 0:
+            raise InputError(f"{name} is {value!r}; expected a positive number")
+
+
+def init_heads(key: Array, dim: int, num_classes: int, num_parts: int) -> Tree:
+    """Fresh classifiers: one that all parts share, and what each part adds to it.
+
+    Args:
+      key: PRNG key.
+      dim: D.
+      num_classes: C.
+      num_parts: G; 1 for a set that is not divided.
+
+    Returns:
+      Dictionary of float32 arrays.
+
+    Example:
+      >>> heads = init_heads(jax.random.key(0), 4, 3, 2)
+      >>> {name: leaf.shape for name, leaf in heads.items()}
+      {'shared': (4, 3), 'own': (2, 4, 3), 'shares': (2, 3, 3), 'bias': (2, 3)}
+    """
+    one, two = jax.random.split(key)
+    return {
+        "shared": 0.01 * jax.random.normal(one, (dim, num_classes)),
+        "own": 0.01 * jax.random.normal(two, (num_parts, dim, num_classes)),
+        "shares": jnp.zeros((num_parts, num_classes, num_classes)),
+        "bias": jnp.zeros((num_parts, num_classes)),
+    }
+
+
+def part_logits(heads: Tree, inputs: Inputs, options: HeadOptions) -> Array:
+    r"""Logits of each sample by the classifier of its part.
+
+    .. math:: z = W_1 x + W_2^{(g)} x + V^{(g)} P + b^{(g)}
+
+    W1 is shared by all parts, which learn what is particular to them: a part with few samples of a
+    class falls back on what the others know of it. P are the class shares of the sample's cluster.
+
+    Args:
+      heads: from `init_heads`.
+      inputs: see `Inputs`.
+      options: for the kind of head.
+
+    Returns:
+      ``[N, C]``.
+
+    Source: Xu et al., ECCV 2022 (cluster-aided classifier).
+    """
+
+    def product(x: Array, kernel: Array) -> Array:
+        if options.head == "linear":
+            return x @ kernel
+        unit = kernel / (jnp.linalg.norm(kernel, axis=0) + 1e-12)
+        return options.scale * (x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)) @ unit
+
+    # Of all parts, then one of each sample: G is small, and gathering kernels would be [N, D, C].
+    own = jax.vmap(lambda kernel: product(inputs.features, kernel))(heads["own"])
+    aided = jnp.einsum("nk,gkc->gnc", inputs.shares, heads["shares"])
+    each = own + aided + heads["bias"][:, None]
+    chosen = jnp.take_along_axis(each, inputs.part[None, :, None], axis=0)[0]
+    return product(inputs.features, heads["shared"]) + chosen
+
+
+def _loss(options: HeadOptions, log_prior: Array) -> Callable[[Tree, Inputs, Array], Array]:
+    """Mean loss of a batch plus weight decay."""
+    shift = log_prior if options.loss == "balanced_softmax" else jnp.zeros_like(log_prior)
+
+    def loss(heads: Tree, inputs: Inputs, labels: Array) -> Array:
+        logits = part_logits(heads, inputs, options) + shift
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        squares = sum((heads[name] ** 2).sum() for name in ("shared", "own", "shares"))
+        return entropy + 0.5 * options.weight_decay * squares
+
+    return loss
+
+
+def fit_heads(
+    key: Array,
+    inputs: Inputs,
+    labels: Array,
+    members: Members,
+    log_prior: Array,
+    num_parts: int,
+    options: HeadOptions,
+) -> Tree:
+    """Trains classifiers from scratch; jit and vmap it as a whole.
+
+    Args:
+      key: PRNG key.
+      inputs: of all training samples.
+      labels: of them, int32 ``[N]``.
+      members: from `lt_jax.dlsa.members_of`, for sampling by class.
+      log_prior: logarithm of each class's share of the training samples, ``[C]``; of all of them
+        in every part: which part a sample is in depends on its features alone, so that what
+        balanced softmax takes away is the same everywhere.
+      num_parts: G.
+      options: see `HeadOptions`, checked by `check_options`.
+
+    Returns:
+      Heads for `part_logits`.
+    """
+    count, dim = inputs.features.shape
+    size = min(options.batch_size, count)
+    steps = count // size
+    rate = optax.cosine_decay_schedule(options.learning_rate, steps * options.epochs)
+    optimizer = optax.sgd(rate, momentum=0.9)
+    loss = _loss(options, log_prior)
+    heads = init_heads(jax.random.fold_in(key, 0), dim, log_prior.size, num_parts)
+
+    def order(key: Array) -> Array:
+        if options.sampling == "instance":
+            return jax.random.permutation(key, count)[: steps * size]
+        by_class, within = jax.random.split(key)
+        group = jax.random.randint(by_class, (steps * size,), 0, members.num_classes)
+        place = jax.random.randint(within, (steps * size,), 0, members.size[group])
+        return members.order[members.start[group] + place]
+
+    def step(carry: tuple[Tree, Tree], rows: Array) -> tuple[tuple[Tree, Tree], None]:
+        heads, state = carry
+        batch = jax.tree.map(lambda leaf: leaf[rows], inputs)
+        updates, state = optimizer.update(jax.grad(loss)(heads, batch, labels[rows]), state, heads)
+        return (optax.apply_updates(heads, updates), state), None
+
+    def epoch(carry: tuple[Tree, Tree], number: Array) -> tuple[tuple[Tree, Tree], None]:
+        rows = order(jax.random.fold_in(key, number)).reshape(steps, size)
+        return lax.scan(step, carry, rows)
+
+    start = heads, optimizer.init(heads)
+    (heads, _), _ = lax.scan(epoch, start, jnp.arange(1, options.epochs + 1))
+    return heads

@@ -1,0 +1,143 @@
+"""DLSA's classifiers: their logits, and their training against scikit-learn's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from lt_jax import dlsa
+from lt_jax.dlsa import heads
+from lt_jax.errors import InputError
+
+CLASSES, DIM, NUM = 3, 4, 240
+OPTIONS = dlsa.HeadOptions(
+    epochs=400, batch_size=NUM, learning_rate=0.3, weight_decay=0.01, loss="cross_entropy"
+)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Long-tailed, overlapping, and parts and class shares that have to do with the class."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(CLASSES), (160, 60, 20))
+    features = rng.normal(size=(NUM, DIM)) + np.eye(CLASSES, DIM)[labels] * 1.5
+    part = rng.integers(0, 2, NUM)
+    shares = rng.dirichlet(np.ones(CLASSES), NUM) * (part == 0)[:, None]
+    return features.astype(np.float32), labels, part, shares.astype(np.float32)
+
+
+def fitted(samples, options, *, num_parts=1, seed=0):
+    features, labels, part, shares = samples
+    if num_parts == 1:
+        part, shares = np.zeros_like(part), np.zeros_like(shares)
+    inputs = dlsa.Inputs(*(jnp.asarray(v) for v in (features, part, shares)))
+    prior = np.log(np.bincount(labels) / NUM)
+    fit = jax.jit(heads.fit_heads, static_argnums=(5, 6))
+    made = fit(
+        jax.random.key(seed), inputs, jnp.asarray(labels), dlsa.members_of(labels, CLASSES),
+        jnp.float32(prior), num_parts, options,
+    )  # fmt: skip
+    return made, inputs
+
+
+def probabilities(made, inputs, options, shift=0.0):
+    return np.asarray(jax.nn.softmax(dlsa.part_logits(made, inputs, options) + shift))
+
+
+def test_cross_entropy_is_scikit_learns_logistic_regression(samples):
+    """Shared and own kernel are one together, whose penalty is half that of either."""
+    made, inputs = fitted(samples, OPTIONS)
+    peer = LogisticRegression(C=2 / (NUM * OPTIONS.weight_decay), max_iter=1000, tol=1e-8)
+    peer.fit(np.float64(samples[0]), samples[1])
+    expected = peer.predict_proba(np.float64(samples[0]))
+    np.testing.assert_allclose(probabilities(made, inputs, OPTIONS), expected, atol=2e-3)
+
+
+def test_balanced_softmax_adds_the_prior_in_training_alone(samples):
+    """With an unpenalised bias it is the same model: the bias takes the prior up."""
+    plain, inputs = fitted(samples, OPTIONS)
+    options = OPTIONS._replace(loss="balanced_softmax")
+    balanced, _ = fitted(samples, options)
+    prior = np.log(np.bincount(samples[1]) / NUM)
+    found = probabilities(balanced, inputs, options, shift=prior)
+    np.testing.assert_allclose(found, probabilities(plain, inputs, OPTIONS), atol=2e-3)
+    rare = probabilities(balanced, inputs, options)[:, 2].mean()
+    assert rare > 1.5 * probabilities(plain, inputs, OPTIONS)[:, 2].mean()
+
+
+def test_class_sampling_sees_all_classes_equally_often(samples):
+    options = OPTIONS._replace(sampling="class")
+    made, inputs = fitted(samples, options)
+    counts = np.bincount(samples[1])
+    peer = LogisticRegression(C=2 / (NUM * OPTIONS.weight_decay), max_iter=1000)
+    peer.fit(samples[0], samples[1], sample_weight=(NUM / CLASSES / counts)[samples[1]])
+    expected = peer.predict_proba(np.float64(samples[0]))
+    found = probabilities(made, inputs, options)
+    np.testing.assert_allclose(found, expected, atol=0.06)  # drawn, not weighted
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_logits_are_those_of_the_samples_part(samples, head):
+    """Against a loop over samples in float64."""
+    options = OPTIONS._replace(head=head, scale=7.0)
+    made = heads.init_heads(jax.random.key(1), DIM, CLASSES, 2)
+    rng = np.random.default_rng(2)
+    made = {k: jnp.asarray(rng.normal(size=v.shape), jnp.float32) for k, v in made.items()}
+    inputs = dlsa.Inputs(*(jnp.asarray(samples[i]) for i in (0, 2, 3)))
+    found = np.asarray(dlsa.part_logits(made, inputs, options))
+    shared, own, shares, bias = (
+        np.asarray(made[k], np.float64) for k in ("shared", "own", "shares", "bias")
+    )
+
+    def product(x, kernel):
+        if head == "linear":
+            return x @ kernel
+        return 7.0 * (x / np.linalg.norm(x)) @ (kernel / np.linalg.norm(kernel, axis=0))
+
+    for i in range(0, NUM, 7):
+        x, g, p = np.float64(samples[0][i]), samples[2][i], np.float64(samples[3][i])
+        expected = product(x, shared) + product(x, own[g]) + p @ shares[g] + bias[g]
+        np.testing.assert_allclose(found[i], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_shares_that_tell_the_class_are_used(samples):
+    """And by the part alone that has them."""
+    features, labels, part, _ = samples
+    telling = np.eye(CLASSES, dtype=np.float32)[labels] * (part == 0)[:, None]
+    given = features, labels, part, telling
+    made, inputs = fitted(given, OPTIONS, num_parts=2)
+    right = probabilities(made, inputs, OPTIONS).argmax(axis=1) == labels
+    assert right[part == 0].mean() > 0.95 > right[part == 1].mean()
+
+
+def test_seeds_side_by_side_are_those_one_after_another(samples):
+    features, labels, part, shares = samples
+    inputs = dlsa.Inputs(*(jnp.asarray(v) for v in (features, part, shares)))
+    options = OPTIONS._replace(epochs=3, batch_size=50)
+    prior, members = jnp.zeros(CLASSES), dlsa.members_of(labels, CLASSES)
+
+    def fit(key):
+        return heads.fit_heads(key, inputs, jnp.asarray(labels), members, prior, 2, options)
+
+    keys = jax.random.split(jax.random.key(3), 2)
+    together = jax.jit(jax.vmap(fit))(keys)
+    for r in range(2):
+        alone = jax.jit(fit)(keys[r])
+        for name, leaf in alone.items():
+            np.testing.assert_allclose(together[name][r], leaf, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"head": "mlp"}, r"head is 'mlp'; expected 'linear' or 'cosine'"),
+        ({"loss": "focal"}, r"loss is 'focal'; expected 'balanced_softmax' or 'cross_entropy'"),
+        ({"sampling": "none"}, r"sampling is 'none'; expected 'instance' or 'class'"),
+        ({"epochs": 0}, r"epochs is 0; expected a positive number"),
+        ({"learning_rate": -1.0}, r"learning_rate is -1.0; expected a positive number"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        heads.check_options(OPTIONS._replace(**change))
