@@ -4,6 +4,17 @@ Source: Xu et al., "Constructing Balance from Imbalance for Long-Tailed Image Re
 2022.
 """
 
+from lt_jax.dlsa.block import Task
+from lt_jax.dlsa.cascade import (
+    Block,
+    CascadeOptions,
+    Divided,
+    closed,
+    divide,
+    fit_block,
+    inputs_of,
+    rest_of,
+)
 from lt_jax.dlsa.clusters import (
     check_finite,
     class_shares,
@@ -19,23 +30,31 @@ from lt_jax.dlsa.pairs import Members, draw_pairs, members_of
 from lt_jax.dlsa.terms import balance_term, likelihood_term, likelihood_weights, purity_term
 
 __all__ = [
+    "Block",
+    "CascadeOptions",
+    "Divided",
     "Flow",
     "FlowOptions",
     "HeadOptions",
     "Inputs",
     "Members",
     "Mixture",
+    "Task",
     "autoregressive_masks",
     "balance_term",
     "check_finite",
     "class_shares",
+    "closed",
     "cluster_table",
     "densities",
+    "divide",
     "draw_centres",
     "draw_pairs",
+    "fit_block",
     "fit_heads",
     "forward",
     "init_flow",
+    "inputs_of",
     "inverse",
     "likelihood_term",
     "likelihood_weights",
@@ -45,5 +64,6 @@ __all__ = [
     "part_logits",
     "pure_clusters",
     "purity_term",
+    "rest_of",
     "threshold_for",
 ]

@@ -1,0 +1,243 @@
+"""The cascade: each block takes the samples that are well clustered, and hands on the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from lt_jax.dlsa import block
+from lt_jax.dlsa.block import Fit, Placed, Task
+from lt_jax.dlsa.clusters import class_shares, cluster_table, threshold_for
+from lt_jax.dlsa.fit import FlowOptions
+from lt_jax.dlsa.flow import Flow
+from lt_jax.dlsa.heads import Inputs
+from lt_jax.errors import InputError
+
+Array = jax.Array
+Vector = npt.NDArray[np.float64]
+
+
+class CascadeOptions(NamedTuple):
+    """How a set is divided.
+
+    Attributes:
+      depth: how many blocks.
+      take: share of the samples that come to a block which it takes.
+      threshold: log-likelihood above which it takes them, instead of a share; None for the share.
+      measured_on: the split on which the share is measured, ``"validation"`` or ``"train"``. Of the
+        samples that a flow was fitted to more are above any threshold than of others.
+      select: which epoch's flow is kept, see `lt_jax.dlsa.block.chosen`.
+      eval_every: epochs between looks at that.
+    """
+
+    depth: int = 1
+    take: float = 0.3
+    threshold: float | None = None
+    measured_on: str = "validation"
+    select: str = "pure_clusters"
+    eval_every: int = 5
+
+
+class Block(NamedTuple):
+    """A block that has been fitted.
+
+    Attributes:
+      flow: leading axis R.
+      centres: ``[R, K, D]``.
+      threshold: ``[R]``.
+      table: training samples that came to it, by cluster and class, int64 ``[R, K, C]``.
+    """
+
+    flow: Flow
+    centres: Array
+    threshold: Vector
+    table: npt.NDArray[np.int64]
+
+
+class Divided(NamedTuple):
+    """Where the samples of a split went.
+
+    Attributes:
+      part: the block that took each sample, or the depth for the rest, int32 ``[R, N]``.
+      shares: class shares of its cluster in that block, float32 ``[R, N, C]``; zeros for the rest.
+      log_likelihood: of each sample in the first block, ``[R, N]``.
+    """
+
+    part: npt.NDArray[np.int32]
+    shares: npt.NDArray[np.float32]
+    log_likelihood: Vector
+
+
+def check_options(options: CascadeOptions, *, has_validation: bool) -> None:
+    """Refuses options that cannot be used.
+
+    Args:
+      options: see `CascadeOptions`.
+      has_validation: whether there is a validation split.
+
+    Raises:
+      InputError: with the name of the first.
+    """
+    if options.depth < 1:
+        raise InputError(f"depth is {options.depth!r}; expected at least 1")
+    if not 0 < options.take < 1:
+        raise InputError(f"take is {options.take!r}; expected a number between 0 and 1")
+    if options.eval_every < 1:
+        raise InputError(f"eval_every is {options.eval_every!r}; expected at least 1")
+    if options.measured_on not in ("validation", "train"):
+        raise InputError(
+            f"measured_on is {options.measured_on!r}; expected 'validation' or 'train'"
+        )
+    if options.select not in block.SELECTIONS:
+        known = ", ".join(map(repr, block.SELECTIONS))
+        raise InputError(f"select is {options.select!r}; expected one of {known}")
+    reads = options.select == "validation_likelihood" or (
+        options.measured_on == "validation" and options.threshold is None
+    )
+    if reads and not has_validation:
+        raise InputError(
+            "there are no validation features, by which the flow or its threshold is to be chosen;"
+            " expected some, or select='pure_clusters' and measured_on='train'"
+        )
+
+
+def fit_block(
+    keys: Array,
+    task: Task,
+    flow: FlowOptions,
+    options: CascadeOptions,
+    *,
+    fit: Fit | None = None,
+    after_epoch: Callable[[Fit, Mapping[str, npt.NDArray[np.float64]]], bool] | None = None,
+) -> Fit | None:
+    """Trains a block's flow, or what is missing of it.
+
+    Args:
+      keys: PRNG keys ``[R]``.
+      task: see `Task`.
+      flow: see `FlowOptions`.
+      options: see `CascadeOptions`.
+      fit: where an earlier call stopped; None to start.
+      after_epoch: called with the fit and what is known of the epoch (``terms [R, 3]``, maybe
+        ``score [R]``); training stops when it returns False.
+
+    Returns:
+      The fit; None if it was stopped.
+    """
+    fit = block.start_fit(keys, task, flow) if fit is None else fit
+    advance, place = block.make_advance(task, flow), block.make_place(flow.bound)
+    while fit.epoch < flow.epochs:
+        fit, terms = advance(fit, keys)
+        facts = {"terms": terms}
+        if fit.epoch % options.eval_every == 0 or fit.epoch == flow.epochs:
+            fit, facts["score"] = block.chosen(fit, task, place, options.select)
+        if after_epoch is not None and not after_epoch(fit, facts):
+            return None
+    return fit
+
+
+def closed(fit: Fit, task: Task, flow: FlowOptions, options: CascadeOptions) -> Block:
+    """Threshold and clusters of a block whose flow has been trained.
+
+    Args:
+      fit: from `fit_block`.
+      task: that it was fitted to.
+      flow: its options.
+      options: see `CascadeOptions`.
+
+    Returns:
+      A `Block`.
+    """
+    place = block.make_place(flow.bound)
+    train = place(fit.best, fit.centres, task.features)
+    if options.threshold is not None:
+        threshold = np.full(len(task.where), options.threshold)
+    elif options.measured_on == "validation":
+        held_out = place(fit.best, fit.centres, task.validation)
+        threshold = _thresholds(held_out, task.validation_where, options.take)
+    else:
+        threshold = _thresholds(train, task.where, options.take)
+    clusters = fit.centres.shape[1]
+    tables = [
+        cluster_table(c[w], task.labels[w], clusters, task.num_classes)
+        for c, w in zip(train.cluster, task.where, strict=True)
+    ]
+    return Block(fit.best, fit.centres, threshold, np.stack(tables))
+
+
+def _thresholds(placed: Placed, where: npt.NDArray[np.bool_], take: float) -> Vector:
+    pairs = zip(placed.log_likelihood, where, strict=True)
+    return np.array([threshold_for(values[rows], take) for values, rows in pairs])
+
+
+def divide(
+    blocks: list[Block],
+    features: Array,
+    bound: float,
+    num_classes: int,
+    labels: npt.NDArray[np.int64] | None = None,
+) -> Divided:
+    """Sends samples through the blocks.
+
+    Args:
+      blocks: in order.
+      features: float ``[R, N, D]``.
+      bound: of the flows' log-scales.
+      num_classes: C.
+      labels: of training samples, ``[N]``, which are left out of the shares of their own cluster;
+        None for other samples.
+
+    Returns:
+      A `Divided`.
+    """
+    replicas, count = features.shape[:2]
+    place = block.make_place(bound)
+    part = np.full((replicas, count), len(blocks), np.int32)
+    shares = np.zeros((replicas, count, num_classes), np.float32)
+    first = np.zeros((replicas, count))
+    for number, one in enumerate(blocks):
+        placed = place(one.flow, one.centres, features)
+        first = placed.log_likelihood if number == 0 else first
+        takes = (part == len(blocks)) & (placed.log_likelihood > one.threshold[:, None])
+        part[takes] = number
+        for r in range(replicas):
+            rows = takes[r]
+            own = None if labels is None else labels[rows]
+            shares[r, rows] = class_shares(one.table[r], placed.cluster[r, rows], own)
+    return Divided(part, shares, first)
+
+
+def rest_of(blocks: list[Block], task: Task, bound: float) -> Task:
+    """The task of the next block: what the blocks so far have not taken.
+
+    Args:
+      blocks: in order; none for the first.
+      task: of the whole set.
+      bound: of the flows' log-scales.
+
+    Returns:
+      A `Task`.
+    """
+    left = [
+        divide(blocks, features, bound, task.num_classes).part == len(blocks)
+        for features in (task.features, task.validation)
+    ]
+    return task._replace(where=left[0], validation_where=left[1])
+
+
+def inputs_of(divided: Divided, features: Array) -> Inputs:
+    """What the classifiers see of a split, leading axis R.
+
+    Args:
+      divided: of the split.
+      features: float ``[R, N, D]``.
+
+    Returns:
+      `Inputs`.
+    """
+    return Inputs(features, jnp.asarray(divided.part), jnp.asarray(divided.shares))
