@@ -32,7 +32,7 @@ from lt_jax.loop import Loop, Stop, evaluate
 from lt_jax.metrics import Scoring, multi_label_count
 from lt_jax.prepare import prepare
 from lt_jax.settings import load_configs
-from lt_jax.summaries import aggregate, with_deviation
+from lt_jax.summaries import Scores, aggregate, with_deviation
 from lt_jax.train import train
 from lt_jax.writers import OBJECTIVE, read_metrics, say
 
@@ -46,10 +46,16 @@ OUT = flags.DEFINE_string("out", None, "JSON to write.")
 SHOWN = ("map", "recall_rarest", "precision_head", "cf1", "of1", "exact_match", "ece")
 
 
-def counts_of(config: Any, folder: Path, dataset: Dataset) -> tuple[Any, Scoring]:
-    """Trains a row, or takes it finished; its counts on test, with a leading axis of seeds."""
-    if train(config, folder, dataset=dataset) is None:
+def trained(config: Any, folder: Path, dataset: Dataset) -> Scores:
+    """Trains a row, or takes it finished; its scores on test."""
+    summary = train(config, folder, dataset=dataset)
+    if summary is None:
         raise InputError("stopped by a signal; start again to go on")
+    return summary["test"]["last"]
+
+
+def counts_of(config: Any, folder: Path, dataset: Dataset) -> tuple[Any, Scoring]:
+    """Counts of a finished run on test, with a leading axis of seeds."""
     run = prepare(config, folder, dataset)
     with Stop() as stop:
         loop = Loop(run, stop)  # which reads the last checkpoint
@@ -79,16 +85,15 @@ def main() -> None:
     folder, out = Path(cli.required(WORKDIR)).expanduser(), Path(cli.required(OUT))
     rows = [PLAIN.value, MASKED.value]
     module = runpy.run_path(CONFIG.value)
-    configs = list(load_configs(module, None, rows, SET.value, SEEDS.value).values())
-    dataset = load_dataset(configs[0].data)
-    plain, scoring = counts_of(configs[0], folder / configs[0].name, dataset)
-    masked, _ = counts_of(configs[1], folder / configs[1].name, dataset)
-    shift = final_shift(folder / configs[1].name)
-    moved = shifted(plain, shift, configs[0].metrics.threshold)
-    found = {
-        name: aggregate(scores_of(scoring, counts))
-        for name, counts in (("plain", plain), ("plain, shifted", moved), ("masked", masked))
-    }
+    configs = load_configs(module, None, rows, SET.value, SEEDS.value)
+    (first, plain), (second, masked) = configs.items()
+    dataset = load_dataset(plain.data)
+    of_plain = trained(plain, folder / first, dataset)
+    of_masked = trained(masked, folder / second, dataset)
+    shift = final_shift(folder / second)
+    counts, scoring = counts_of(plain, folder / first, dataset)
+    moved = scores_of(scoring, shifted(counts, shift, plain.metrics.threshold))
+    found = {"plain": of_plain, "plain, shifted": aggregate(moved), "masked": of_masked}
     for name, scores in found.items():
         cells = [f"{s} {with_deviation(scores['mean'][s], scores['std'][s])}" for s in SHOWN]
         say(f"{name}: {', '.join(cells)}")

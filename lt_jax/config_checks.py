@@ -110,7 +110,8 @@ def check_second_stage_values(config: Mapping[str, Any]) -> None:
     _check_candidates(retrain)
 
 
-def _at(config: Mapping[str, Any], path: str) -> Any:
+def value_at(config: Mapping[str, Any], path: str) -> Any:
+    """The value of a field, such as ``"train.epochs"``."""
     value: Any = config
     for name in path.split("."):
         value = value[name]
@@ -119,14 +120,14 @@ def _at(config: Mapping[str, Any], path: str) -> Any:
 
 def _check_lows(config: Mapping[str, Any], lows: Mapping[str, int]) -> None:
     for path, low in lows.items():
-        value = _at(config, path)
+        value = value_at(config, path)
         if not value >= low:
             raise InputError(f"config.{path} is {value!r}; expected at least {low}")
 
 
 def _check_choices(config: Mapping[str, Any], choices: Mapping[str, tuple[str, ...]]) -> None:
     for path, allowed in choices.items():
-        value = _at(config, path)
+        value = value_at(config, path)
         if value not in allowed:
             raise InputError(f"config.{path} is {value!r}; expected one of {', '.join(allowed)}")
 

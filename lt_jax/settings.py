@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lt_jax import workdir
+from lt_jax.config_checks import value_at
 from lt_jax.configuration import plain
 from lt_jax.errors import InputError
 
@@ -46,24 +47,18 @@ def override(config: ConfigDict, settings: Sequence[str]) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise InputError(f"config has no field {name!r}{hint}")
-        if isinstance(_value(config, name), ConfigDict):
+        before = value_at(config, name)
+        if isinstance(before, ConfigDict):
             raise InputError(
                 f"setting is {setting!r}, but {name} is a group; expected {name}.FIELD"
             )
-        number = isinstance(_value(config, name), float) and isinstance(value, bool)
+        number = isinstance(before, float) and isinstance(value, bool)
         try:
             config.update_from_flattened_dict({name: value if not number else text})
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"setting is {setting!r}; expected a value such as {_value(config, name)!r}"
+                f"setting is {setting!r}; expected a value such as {before!r}"
             ) from error
-
-
-def _value(config: ConfigDict, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        value = value[part]
-    return value
 
 
 def variations(config: ConfigDict, over: Sequence[str]) -> list[ConfigDict]:
@@ -145,8 +140,7 @@ def load_configs(
     if sweep and "get_sweep" not in module:
         raise InputError("the config file has no get_sweep; name the rows by --row")
     configs: dict[str, ConfigDict] = {}
-    unused = set(settings)
-    unvaried = set(over)
+    unused = {*settings, *over}
     for row in module["get_sweep"](sweep) if sweep else rows:
         config = module["get_config"](row)
         fitting = [
@@ -155,16 +149,15 @@ def load_configs(
             if not s.startswith("retrain.") or has_field(config, s.partition("=")[0])
         ]
         override(config, fitting)
-        unused -= set(fitting)
-        unvaried -= {text for text in over if has_field(config, text.partition("=")[0])}
+        varying = [text for text in over if has_field(config, text.partition("=")[0])]
+        unused -= {*fitting, *varying}
         config.replicas = seeds
         for varied in variations(config, over):
             if varied.name in configs:
                 raise InputError(f"two rows are called {varied.name!r}; expected different names")
             configs[varied.name] = varied
-    if unused or unvaried:
-        first = min(unused | unvaried)
-        raise InputError(f"setting {first!r} is of a field that none of the rows has")
+    if unused:
+        raise InputError(f"setting {min(unused)!r} is of a field that none of the rows has")
     return configs
 
 

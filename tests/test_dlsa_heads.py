@@ -83,11 +83,12 @@ def test_logits_are_those_of_the_samples_part(samples, head):
     options = OPTIONS._replace(head=head, scale=7.0)
     made = heads.init_heads(jax.random.key(1), DIM, CLASSES, 2)
     rng = np.random.default_rng(2)
-    made = {k: jnp.asarray(rng.normal(size=v.shape), jnp.float32) for k, v in made.items()}
+    made = jax.tree.map(lambda v: jnp.asarray(rng.normal(size=v.shape), jnp.float32), made)
     inputs = dlsa.Inputs(*(jnp.asarray(samples[i]) for i in (0, 2, 3)))
     found = np.asarray(dlsa.part_logits(made, inputs, options))
     shared, own, shares, bias = (
-        np.asarray(made[k], np.float64) for k in ("shared", "own", "shares", "bias")
+        np.asarray(leaf, np.float64)
+        for leaf in (*(made[k]["kernel"] for k in ("shared", "own", "shares")), made["own"]["bias"])
     )
 
     def product(x, kernel):
@@ -124,8 +125,8 @@ def test_seeds_side_by_side_are_those_one_after_another(samples):
     together = jax.jit(jax.vmap(fit))(keys)
     for r in range(2):
         alone = jax.jit(fit)(keys[r])
-        for name, leaf in alone.items():
-            np.testing.assert_allclose(together[name][r], leaf, rtol=1e-4, atol=1e-5)
+        for leaf, expected in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(leaf[r], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

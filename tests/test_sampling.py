@@ -358,6 +358,22 @@ def test_one_label_each_is_drawn_as_in_single_label_sets(scheme):
     )
 
 
+@pytest.mark.parametrize("kind", ["integers", "multi-hot"])
+def test_members_are_those_that_take_part(kind):
+    """And of integers the shapes are the same whichever do, so that replicas can be stacked."""
+    where = np.random.default_rng(1).random(len(LABELS)) < 0.4
+    multi_hot = np.eye(7, dtype=np.uint8)[LABELS] | np.eye(7, dtype=np.uint8)[(LABELS + 3) % 7]
+    labels = LABELS if kind == "integers" else multi_hot
+    members = members_of(labels, 7, where)
+    for c in range(7):
+        has = labels == c if kind == "integers" else labels[:, c] > 0
+        begin = int(members.starts[c])
+        own = members.indices[begin : begin + int(members.counts[c])]
+        np.testing.assert_array_equal(own, np.flatnonzero(has & where))
+    if kind == "integers":
+        assert members.indices.shape == LABELS.shape
+
+
 def test_members_of_multi_label_images_are_all_that_have_the_class():
     indices, starts, counts = map(np.asarray, members_of(HOT, 7))
     np.testing.assert_array_equal(counts, HOT_COUNTS)

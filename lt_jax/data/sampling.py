@@ -26,8 +26,8 @@ class Members(NamedTuple):
     """The images of each class.
 
     Attributes:
-      indices: of all images, sorted by class, int32 ``[N]``; of multi-label images each as often as
-        it has labels.
+      indices: of all images, sorted by class, int32 ``[N]``, those that take no part last; of
+        multi-label images each as often as it has labels.
       starts: where each class begins among them, int32 ``[C]``.
       counts: images of each class, int32 ``[C]``.
     """
@@ -37,12 +37,16 @@ class Members(NamedTuple):
     counts: Array
 
 
-def members_of(labels: npt.ArrayLike, num_classes: int) -> Members:
+def members_of(
+    labels: npt.ArrayLike, num_classes: int, where: npt.ArrayLike | None = None
+) -> Members:
     """The images of each class.
 
     Args:
       labels: integers ``[N]``, or multi-hot ``[N, C]``.
       num_classes: C.
+      where: which images take part, bool ``[N]``; all if None. Of labels that are integers the
+        shapes are the same whichever do, so that `Members` of several replicas can be stacked.
 
     Returns:
       `Members`.
@@ -52,9 +56,13 @@ def members_of(labels: npt.ArrayLike, num_classes: int) -> Members:
       [1, 0, 2]
     """
     labels = np.asarray(labels)
-    count = count_classes(labels, num_classes)
+    taken = np.ones(len(labels), bool) if where is None else np.asarray(where)
+    count = count_classes(labels[taken], num_classes)
     start = np.cumsum(count) - count
-    order = np.nonzero(labels.T)[1] if labels.ndim == 2 else np.argsort(labels, kind="stable")
+    if labels.ndim == 2:
+        order = np.nonzero((labels * taken[:, None]).T)[1]
+    else:
+        order = np.argsort(np.where(taken, labels, num_classes), kind="stable")
     return Members(*(jnp.asarray(a, jnp.int32) for a in (order, start, count)))
 
 
@@ -67,6 +75,21 @@ def cumulative(probabilities: npt.ArrayLike) -> np.ndarray:
     result = np.cumsum(p).astype(np.float32)
     result[np.flatnonzero(p)[-1] :] = 1.0
     return result
+
+
+def one_of_each(key: Array, members: Members, classes: Array) -> Array:
+    """One image of each of some classes, every one of its images equally likely.
+
+    Args:
+      key: PRNG key.
+      members: the images of each class.
+      classes: int ``[M]``, none without images.
+
+    Returns:
+      Indices of images, int32 ``[M]``.
+    """
+    place = jax.random.randint(key, classes.shape, 0, members.counts[classes])
+    return members.indices[members.starts[classes] + place]
 
 
 def draw(key: Array, cumulative_probabilities: Array, members: Members, size: int) -> Array:
@@ -89,8 +112,7 @@ def draw(key: Array, cumulative_probabilities: Array, members: Members, size: in
     class_key, image_key = jax.random.split(key)
     uniform = jax.random.uniform(class_key, (size,))
     classes = jnp.searchsorted(cumulative_probabilities, uniform, side="right")
-    place = jax.random.randint(image_key, (size,), 0, members.counts[classes])
-    return members.indices[members.starts[classes] + place]
+    return one_of_each(image_key, members, classes)
 
 
 def make_order(

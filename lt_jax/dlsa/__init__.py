@@ -26,7 +26,7 @@ from lt_jax.dlsa.fit import FlowOptions, Mixture, densities
 from lt_jax.dlsa.flow import Flow, autoregressive_masks, forward, init_flow, inverse
 from lt_jax.dlsa.heads import HeadOptions, Inputs, fit_heads, part_logits
 from lt_jax.dlsa.mixture import draw_centres, log_densities, log_likelihood
-from lt_jax.dlsa.pairs import Members, draw_pairs, members_of
+from lt_jax.dlsa.pairs import draw_pairs, members_of
 from lt_jax.dlsa.terms import balance_term, likelihood_term, likelihood_weights, purity_term
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "FlowOptions",
     "HeadOptions",
     "Inputs",
-    "Members",
     "Mixture",
     "Task",
     "autoregressive_masks",

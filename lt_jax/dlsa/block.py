@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.data import Members
 from lt_jax.dlsa.clusters import check_finite, cluster_table, pure_clusters
 from lt_jax.dlsa.fit import FitState, FlowOptions, Mixture, densities, init_fit, make_epoch
 from lt_jax.dlsa.flow import Flow
 from lt_jax.dlsa.mixture import log_likelihood
-from lt_jax.dlsa.pairs import Members, members_of
+from lt_jax.dlsa.pairs import members_of
 from lt_jax.dlsa.terms import likelihood_weights
 from lt_jax.errors import InputError
-from lt_jax.longtail import count_classes
 
 Array = jax.Array
 SELECTIONS = ("pure_clusters", "validation_likelihood", "last")
@@ -151,8 +151,7 @@ def _place_program(bound: float) -> Callable[..., Any]:
 def _stacked_members(task: Task, power: float) -> tuple[Members, Array]:
     """Members and class weights of every replica, leading axis R."""
     each = [members_of(task.labels, task.num_classes, where) for where in task.where]
-    counts = [count_classes(task.labels[where], task.num_classes) for where in task.where]
-    weights = np.stack([likelihood_weights(c, power=power) for c in counts])
+    weights = np.stack([likelihood_weights(m.counts, power=power) for m in each])
     members: Any = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     return members, jnp.asarray(weights, jnp.float32)
 

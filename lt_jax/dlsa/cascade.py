@@ -182,10 +182,10 @@ def divide(
     num_classes: int,
     labels: npt.NDArray[np.int64] | None = None,
 ) -> Divided:
-    """Sends samples through the blocks.
+    """Sends samples through the blocks, and tells what their clusters say of their classes.
 
     Args:
-      blocks: in order.
+      blocks: in order, at least one.
       features: float ``[R, N, D]``.
       bound: of the flows' log-scales.
       num_classes: C.
@@ -195,21 +195,27 @@ def divide(
     Returns:
       A `Divided`.
     """
-    replicas, count = features.shape[:2]
-    place = block.make_place(bound)
-    part = np.full((replicas, count), len(blocks), np.int32)
-    shares = np.zeros((replicas, count, num_classes), np.float32)
-    first = np.zeros((replicas, count))
-    for number, one in enumerate(blocks):
-        placed = place(one.flow, one.centres, features)
-        first = placed.log_likelihood if number == 0 else first
-        takes = (part == len(blocks)) & (placed.log_likelihood > one.threshold[:, None])
-        part[takes] = number
-        for r in range(replicas):
-            rows = takes[r]
+    part, placed = _routed(blocks, features, bound)
+    shares = np.zeros((*part.shape, num_classes), np.float32)
+    for number, (one, where) in enumerate(zip(blocks, placed, strict=True)):
+        for r in range(len(part)):
+            rows = part[r] == number
             own = None if labels is None else labels[rows]
-            shares[r, rows] = class_shares(one.table[r], placed.cluster[r, rows], own)
-    return Divided(part, shares, first)
+            shares[r, rows] = class_shares(one.table[r], where.cluster[r, rows], own)
+    return Divided(part, shares, placed[0].log_likelihood)
+
+
+def _routed(
+    blocks: list[Block], features: Array, bound: float
+) -> tuple[npt.NDArray[np.int32], list[Placed]]:
+    """The part of each sample, ``[R, N]``, and where each block has it."""
+    place = block.make_place(bound)
+    placed = [place(one.flow, one.centres, features) for one in blocks]
+    part = np.full(features.shape[:2], len(blocks), np.int32)
+    for number in reversed(range(len(blocks))):  # the first that takes a sample has it
+        likelihood, threshold = placed[number].log_likelihood, blocks[number].threshold
+        part[likelihood > threshold[:, None]] = number
+    return part, placed
 
 
 def rest_of(blocks: list[Block], task: Task, bound: float) -> Task:
@@ -224,7 +230,7 @@ def rest_of(blocks: list[Block], task: Task, bound: float) -> Task:
       A `Task`.
     """
     left = [
-        divide(blocks, features, bound, task.num_classes).part == len(blocks)
+        _routed(blocks, features, bound)[0] == len(blocks)
         for features in (task.features, task.validation)
     ]
     return task._replace(where=left[0], validation_where=left[1])

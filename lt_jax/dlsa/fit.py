@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from lt_jax.data import Members
 from lt_jax.dlsa.flow import Flow, forward, init_flow
 from lt_jax.dlsa.mixture import draw_centres, log_densities, log_likelihood
-from lt_jax.dlsa.pairs import Members, draw_pairs
+from lt_jax.dlsa.pairs import draw_pairs
 from lt_jax.dlsa.terms import balance_term, likelihood_term, purity_term
+from lt_jax.optimizers import make_optimizer, make_schedule
 
 Array = jax.Array
 Tree = Any
@@ -108,13 +110,12 @@ def densities(mixture: Mixture, features: Array, bound: float, *, batch_size: in
     return lax.map(one, features, batch_size=batch_size)
 
 
-def make_optimizer(options: FlowOptions, total_steps: int) -> optax.GradientTransformation:
+def _optimizer(options: FlowOptions, total_steps: int) -> optax.GradientTransformation:
     """SGD or Adam whose rate falls to 0 along a cosine, with gradients clipped."""
-    rate = optax.cosine_decay_schedule(options.learning_rate, max(total_steps, 1))
-    made = {
-        "sgd": lambda: optax.sgd(rate, momentum=options.momentum or None),
-        "adam": lambda: optax.adam(rate, b1=options.momentum),
-    }[options.optimizer]()
+    rate = {"learning_rate": options.learning_rate, "schedule": "cosine", "warmup_epochs": 0.0}
+    rule = {"name": options.optimizer, "momentum": options.momentum, "nesterov": False}
+    no_decay = {"weight_decay": 0.0, "decay": "all"}
+    made = make_optimizer({**rule, **no_decay}, make_schedule(rate, 1, total_steps))
     return optax.chain(optax.clip_by_global_norm(options.clip), made) if options.clip else made
 
 
@@ -135,7 +136,7 @@ def init_fit(
     for_flow, for_centres = jax.random.split(key)
     flow = init_flow(for_flow, dim, num_blocks=options.num_blocks, hidden=options.hidden)
     centres = draw_centres(for_centres, options.num_clusters, dim, spread=options.spread)
-    optimizer = make_optimizer(options, total_steps).init(flow.params)
+    optimizer = _optimizer(options, total_steps).init(flow.params)
     return FitState(
         flow, optimizer, jnp.zeros(options.num_clusters), jnp.zeros((), jnp.int32)
     ), centres
@@ -155,7 +156,7 @@ def make_epoch(
       ``(state, key, centres, features, labels, members, weights) -> (state, terms)`` with the mean
       of the three terms, ``[3]``; `weights` are those of the classes in the likelihood, ``[C]``.
     """
-    optimizer = make_optimizer(options, total_steps)
+    optimizer = _optimizer(options, total_steps)
 
     def loss(
         params: Tree,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lt_jax.dlsa.pairs import Members
+from lt_jax.data import Members, draw, epoch_order
 from lt_jax.errors import InputError
+from lt_jax.optimizers import make_optimizer, make_schedule
 
 Array = jax.Array
 Tree = Any
@@ -88,19 +88,23 @@ def init_heads(key: Array, dim: int, num_classes: int, num_parts: int) -> Tree:
       num_parts: G; 1 for a set that is not divided.
 
     Returns:
-      Dictionary of float32 arrays.
+      Nested dictionary of float32 arrays.
 
     Example:
       >>> heads = init_heads(jax.random.key(0), 4, 3, 2)
-      >>> {name: leaf.shape for name, leaf in heads.items()}
-      {'shared': (4, 3), 'own': (2, 4, 3), 'shares': (2, 3, 3), 'bias': (2, 3)}
+      >>> heads["shared"]["kernel"].shape, heads["own"]["kernel"].shape
+      ((4, 3), (2, 4, 3))
+      >>> heads["own"]["bias"].shape, heads["shares"]["kernel"].shape
+      ((2, 3), (2, 3, 3))
     """
     one, two = jax.random.split(key)
     return {
-        "shared": 0.01 * jax.random.normal(one, (dim, num_classes)),
-        "own": 0.01 * jax.random.normal(two, (num_parts, dim, num_classes)),
-        "shares": jnp.zeros((num_parts, num_classes, num_classes)),
-        "bias": jnp.zeros((num_parts, num_classes)),
+        "shared": {"kernel": 0.01 * jax.random.normal(one, (dim, num_classes))},
+        "own": {
+            "kernel": 0.01 * jax.random.normal(two, (num_parts, dim, num_classes)),
+            "bias": jnp.zeros((num_parts, num_classes)),
+        },
+        "shares": {"kernel": jnp.zeros((num_parts, num_classes, num_classes))},
     }
 
 
@@ -130,24 +134,28 @@ def part_logits(heads: Tree, inputs: Inputs, options: HeadOptions) -> Array:
         return options.scale * (x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)) @ unit
 
     # Of all parts, then one of each sample: G is small, and gathering kernels would be [N, D, C].
-    own = jax.vmap(lambda kernel: product(inputs.features, kernel))(heads["own"])
-    aided = jnp.einsum("nk,gkc->gnc", inputs.shares, heads["shares"])
-    each = own + aided + heads["bias"][:, None]
+    own = jax.vmap(lambda kernel: product(inputs.features, kernel))(heads["own"]["kernel"])
+    aided = jnp.einsum("nk,gkc->gnc", inputs.shares, heads["shares"]["kernel"])
+    each = own + aided + heads["own"]["bias"][:, None]
     chosen = jnp.take_along_axis(each, inputs.part[None, :, None], axis=0)[0]
-    return product(inputs.features, heads["shared"]) + chosen
+    return product(inputs.features, heads["shared"]["kernel"]) + chosen
 
 
-def _loss(options: HeadOptions, log_prior: Array) -> Callable[[Tree, Inputs, Array], Array]:
-    """Mean loss of a batch plus weight decay."""
-    shift = log_prior if options.loss == "balanced_softmax" else jnp.zeros_like(log_prior)
+def _optimizer(options: HeadOptions, total_steps: int) -> optax.GradientTransformation:
+    rate = {"learning_rate": options.learning_rate, "schedule": "cosine", "warmup_epochs": 0.0}
+    rule = {"name": "sgd", "momentum": 0.9, "nesterov": False}
+    decay = {"weight_decay": options.weight_decay, "decay": "kernels"}
+    return make_optimizer({**rule, **decay}, make_schedule(rate, 1, total_steps))
 
-    def loss(heads: Tree, inputs: Inputs, labels: Array) -> Array:
-        logits = part_logits(heads, inputs, options) + shift
-        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-        squares = sum((heads[name] ** 2).sum() for name in ("shared", "own", "shares"))
-        return entropy + 0.5 * options.weight_decay * squares
 
-    return loss
+def _epoch_order(key: Array, members: Members, size: int, sampling: str) -> Array:
+    """Samples of an epoch, ``[steps, size]``."""
+    count = members.indices.size
+    if sampling == "instance":
+        return epoch_order(key, count, size)
+    there = members.counts > 0
+    steps = count // size
+    return draw(key, jnp.cumsum(there) / there.sum(), members, steps * size).reshape(steps, size)
 
 
 def fit_heads(
@@ -177,19 +185,13 @@ def fit_heads(
     """
     count, dim = inputs.features.shape
     size = min(options.batch_size, count)
-    steps = count // size
-    rate = optax.cosine_decay_schedule(options.learning_rate, steps * options.epochs)
-    optimizer = optax.sgd(rate, momentum=0.9)
-    loss = _loss(options, log_prior)
+    optimizer = _optimizer(options, count // size * options.epochs)
     heads = init_heads(jax.random.fold_in(key, 0), dim, log_prior.size, num_parts)
+    shift = log_prior if options.loss == "balanced_softmax" else jnp.zeros_like(log_prior)
 
-    def order(key: Array) -> Array:
-        if options.sampling == "instance":
-            return jax.random.permutation(key, count)[: steps * size]
-        by_class, within = jax.random.split(key)
-        group = jax.random.randint(by_class, (steps * size,), 0, members.num_classes)
-        place = jax.random.randint(within, (steps * size,), 0, members.size[group])
-        return members.order[members.start[group] + place]
+    def loss(heads: Tree, batch: Inputs, labels: Array) -> Array:
+        logits = part_logits(heads, batch, options) + shift
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     def step(carry: tuple[Tree, Tree], rows: Array) -> tuple[tuple[Tree, Tree], None]:
         heads, state = carry
@@ -198,8 +200,8 @@ def fit_heads(
         return (optax.apply_updates(heads, updates), state), None
 
     def epoch(carry: tuple[Tree, Tree], number: Array) -> tuple[tuple[Tree, Tree], None]:
-        rows = order(jax.random.fold_in(key, number)).reshape(steps, size)
-        return lax.scan(step, carry, rows)
+        drawn = jax.random.fold_in(key, number)
+        return lax.scan(step, carry, _epoch_order(drawn, members, size, options.sampling))
 
     start = heads, optimizer.init(heads)
     (heads, _), _ = lax.scan(epoch, start, jnp.arange(1, options.epochs + 1))
