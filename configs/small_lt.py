@@ -1,13 +1,15 @@
-r"""Long-tailed Fashion-MNIST and CIFAR-10 with the small network: all methods on two CPU cores.
+r"""Long-tailed Fashion-MNIST, CIFAR-10 and -100 with small networks: methods on two CPU cores.
 
     python launch/train.py --config=configs/small_lt.py:fashion_mnist,gcl --workdir=runs/fashion_gcl
     python launch/sweep.py --config=configs/small_lt.py --sweep=all,fashion_mnist \
         --workdir=runs/fashion_lt
 
-After the colon: the data set (fashion_mnist, cifar10) and the method. The largest class has 1,000
-images and the smallest 10, 2,478 in all; 1,000 more are cut from train for validation. About two
-minutes for five seeds of a first stage, seconds for most second ones. Scores: results/fashion_lt
-and results/cifar10_lt_small.
+After the colon: the data set (fashion_mnist, cifar10, cifar100) and the method. The largest class
+has 1,000 images and the smallest 10, 2,478 in all; 1,000 more are cut from train for validation.
+About two minutes for five seeds of a first stage, seconds for most second ones. Scores:
+results/fashion_lt and results/cifar10_lt_small.
+
+cifar100 is for the features that DLSA divides: classes of 350 to 7 images, 300 for validation.
 """
 
 import re
@@ -17,7 +19,7 @@ from ml_collections import ConfigDict
 from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
 
-CROP = {"fashion_mnist": 1, "cifar10": 2}
+CROP = {"fashion_mnist": 1, "cifar10": 2, "cifar100": 2}
 SAMPLING = {
     "class_sampling": "class",
     "square_root_sampling": "square_root",
@@ -71,17 +73,22 @@ def get_config(row: str = "fashion_mnist,cross_entropy") -> ConfigDict:
     full_name, (name, _, variant) = name, name.partition("@")
     method = "cross_entropy" if name in (*SAMPLING, "cross_entropy_mixup") else name
     config = base_config(method)
-    config.name = f"{data_set}_lt100_{re.sub('[/@]', '_', full_name)}"
     config.data.source = f"tfds:{data_set}"
     config.data.imbalance = 100.0
     config.data.max_count = 1000
     config.data.validation_size = 1000
+    if data_set == "cifar100":
+        config.data.imbalance = 50.0
+        config.data.max_count = 350
+        config.data.validation_size = 300
+        config.model.name = "conv4"  # 9x9 pixels do not tell a hundred classes apart
+    config.name = f"{data_set}_lt{config.data.imbalance:g}_{re.sub('[/@]', '_', full_name)}"
     config.sampling.scheme = SAMPLING.get(name, "instance")
     config.augment.crop_padding = CROP[data_set]
     config.augment.flip = True
     config.augment.mixup_alpha = 1.0 if name == "cross_entropy_mixup" else 0.0
     # Chosen on validation, the same for every method.
-    config.train.epochs = 40
+    config.train.epochs = 60 if data_set == "cifar100" else 40
     config.train.batch_size = 32
     config.train.eval_every_epochs = 5
     config.optimizer.learning_rate = 0.3
@@ -124,7 +131,9 @@ def _methods(config: ConfigDict) -> None:
     """What belongs to a method."""
     transforms = config.objective.transforms
     if "class_balanced" in transforms:
-        transforms.class_balanced.beta = 0.999  # 0.9999 is for classes of thousands
+        # 0.9999 is for classes of thousands.
+        few = config.data.source == "tfds:cifar100"
+        transforms.class_balanced.beta = 0.99 if few else 0.999
         if transforms.class_balanced.start_epoch:
             transforms.class_balanced.start_epoch = 32.0  # as 160 of 200
 
