@@ -58,17 +58,13 @@ def blocks():
 @pytest.fixture(scope="module")
 def divided(blocks):
     return {
-        name: dlsa.divide(blocks, x, FLOW.bound, CLASSES, y if name == "train" else None)
-        for name, (x, y) in splits().items()
+        name: dlsa.divide(blocks, features, FLOW.bound) for name, (features, _) in splits().items()
     }
 
 
 def test_every_sample_is_in_one_part_and_each_block_takes_its_share(blocks, divided):
     for split in divided.values():
         assert set(np.unique(split.part)) == {0, 1, 2}
-        rest = split.part == OPTIONS.depth
-        assert not split.shares[rest].any()
-        np.testing.assert_allclose(split.shares[~rest].sum(axis=-1), 1, rtol=1e-5)
     # Of the validation samples that come to it a block takes the share that it was told.
     part = divided["validation"].part
     np.testing.assert_allclose((part == 0).mean(axis=1), OPTIONS.take, atol=0.01)
@@ -80,28 +76,47 @@ def test_every_sample_is_in_one_part_and_each_block_takes_its_share(blocks, divi
     assert (blocks[1].table.sum(axis=(1, 2)) == second.where.sum(axis=1)).all()
 
 
-def test_dividing_helps_where_a_linear_classifier_cannot(divided):
+def test_training_samples_are_left_out_of_the_tables_of_their_clusters(blocks, divided):
+    """They are all in them, in each block that they came to; other samples are in none."""
+    features, labels = splits()["train"]
+    inputs = dlsa.inputs_of(divided["train"], features, labels)
+    tables = dlsa.tables_of(blocks, len(SEEDS), CLASSES)
+    shares = np.asarray(jax.vmap(dlsa.class_shares)(tables, inputs))
+    rest = divided["train"].part == OPTIONS.depth
+    assert not shares[rest].any()
+    np.testing.assert_allclose(shares[~rest].sum(axis=-1), 1, rtol=1e-5)
+    r, i = 1, int(np.flatnonzero(divided["train"].part[1] == 1)[0])
+    came = divided["train"].part[r] >= 1
+    cluster = divided["train"].cluster[1, r]
+    others = came & (cluster == cluster[i]) & (np.arange(len(labels)) != i)
+    counts = np.bincount(labels[others], minlength=CLASSES)
+    np.testing.assert_allclose(shares[r, i], counts / counts.sum(), rtol=1e-5)
+    assert (dlsa.inputs_of(divided["test"], splits()["test"][0]).own == -1).all()
+
+
+def test_dividing_helps_where_a_linear_classifier_cannot(blocks):
     """By more than ten points of balanced accuracy over balanced softmax on the same features."""
     labels = splits()["train"][1]
     prior = jnp.log(jnp.asarray(np.bincount(labels) / len(labels), jnp.float32))
     members = dlsa.members_of(labels, CLASSES)
 
-    def accuracy(inputs, num_parts):
-        def one(key, train, test):
-            made = heads.fit_heads(
-                key, train, jnp.asarray(labels), members, prior, num_parts, HEADS
-            )
-            return dlsa.part_logits(made, test, HEADS).argmax(axis=-1)
+    def accuracy(blocks):
+        tables = dlsa.tables_of(blocks, len(SEEDS), CLASSES)
+        train, test = (
+            dlsa.inputs_of(dlsa.divide(blocks, x, FLOW.bound), x, y if name == "train" else None)
+            for name, (x, y) in splits().items()
+            if name != "validation"
+        )
 
-        found = jax.jit(jax.vmap(one))(keys(9), *inputs)
-        right = np.asarray(found) == splits()["test"][1]
+        def one(key, tables, train, test):
+            made = heads.fit_heads(key, train, jnp.asarray(labels), members, prior, tables, HEADS)
+            return dlsa.part_logits(made, tables, test, HEADS).argmax(axis=-1)
+
+        right = np.asarray(jax.jit(jax.vmap(one))(keys(9), tables, train, test))
+        right = right == splits()["test"][1]
         return np.array([right[:, splits()["test"][1] == c].mean() for c in range(CLASSES)])
 
-    both = [dlsa.inputs_of(divided[s], splits()[s][0]) for s in ("train", "test")]
-    undivided = [
-        i._replace(part=jnp.zeros_like(i.part), shares=jnp.zeros_like(i.shares)) for i in both
-    ]
-    assert accuracy(both, OPTIONS.depth + 1).mean() > accuracy(undivided, 1).mean() + 0.1
+    assert accuracy(blocks).mean() > accuracy([]).mean() + 0.1
 
 
 def test_stopped_and_resumed_is_the_same_to_the_last_bit():

@@ -10,7 +10,7 @@ from lt_jax import dlsa
 from lt_jax.dlsa import heads
 from lt_jax.errors import InputError
 
-CLASSES, DIM, NUM = 3, 4, 240
+CLASSES, CLUSTERS, DIM, NUM = 3, 5, 4, 240
 OPTIONS = dlsa.HeadOptions(
     epochs=400, batch_size=NUM, learning_rate=0.3, weight_decay=0.01, loss="cross_entropy"
 )
@@ -18,31 +18,46 @@ OPTIONS = dlsa.HeadOptions(
 
 @pytest.fixture(scope="module")
 def samples():
-    """Long-tailed, overlapping, and parts and class shares that have to do with the class."""
+    """Long-tailed, overlapping, in two parts, the first with clusters of any classes."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(CLASSES), (160, 60, 20))
     features = rng.normal(size=(NUM, DIM)) + np.eye(CLASSES, DIM)[labels] * 1.5
     part = rng.integers(0, 2, NUM)
-    shares = rng.dirichlet(np.ones(CLASSES), NUM) * (part == 0)[:, None]
-    return features.astype(np.float32), labels, part, shares.astype(np.float32)
+    cluster = rng.integers(0, CLUSTERS, NUM) * (part == 0)
+    return features.astype(np.float32), labels, part, cluster
+
+
+def tables_of(samples):
+    """Of the samples of the first part; zeros for the second."""
+    _, labels, part, cluster = samples
+    first = dlsa.cluster_table(cluster[part == 0], labels[part == 0], CLUSTERS, CLASSES)
+    return jnp.asarray(np.stack([first, np.zeros_like(first)]), jnp.float32)
+
+
+def inputs_of(samples, *, training=False):
+    features, labels, part, cluster = samples
+    own = labels if training else np.full(NUM, -1)
+    return dlsa.Inputs(*(jnp.asarray(v) for v in (features, part, cluster, own)))
 
 
 def fitted(samples, options, *, num_parts=1, seed=0):
-    features, labels, part, shares = samples
+    labels = samples[1]
+    tables, inputs = tables_of(samples), inputs_of(samples, training=True)
     if num_parts == 1:
-        part, shares = np.zeros_like(part), np.zeros_like(shares)
-    inputs = dlsa.Inputs(*(jnp.asarray(v) for v in (features, part, shares)))
+        tables = jnp.zeros((1, 1, CLASSES))
+        zero = jnp.zeros(NUM, jnp.int32)
+        inputs = inputs._replace(part=zero, cluster=zero)
     prior = np.log(np.bincount(labels) / NUM)
-    fit = jax.jit(heads.fit_heads, static_argnums=(5, 6))
+    fit = jax.jit(heads.fit_heads, static_argnums=6)
     made = fit(
         jax.random.key(seed), inputs, jnp.asarray(labels), dlsa.members_of(labels, CLASSES),
-        jnp.float32(prior), num_parts, options,
+        jnp.float32(prior), tables, options,
     )  # fmt: skip
-    return made, inputs
+    return made, (tables, inputs)
 
 
 def probabilities(made, inputs, options, shift=0.0):
-    return np.asarray(jax.nn.softmax(dlsa.part_logits(made, inputs, options) + shift))
+    return np.asarray(jax.nn.softmax(dlsa.part_logits(made, *inputs, options) + shift))
 
 
 def test_cross_entropy_is_scikit_learns_logistic_regression(samples):
@@ -84,8 +99,8 @@ def test_logits_are_those_of_the_samples_part(samples, head):
     made = heads.init_heads(jax.random.key(1), DIM, CLASSES, 2)
     rng = np.random.default_rng(2)
     made = jax.tree.map(lambda v: jnp.asarray(rng.normal(size=v.shape), jnp.float32), made)
-    inputs = dlsa.Inputs(*(jnp.asarray(samples[i]) for i in (0, 2, 3)))
-    found = np.asarray(dlsa.part_logits(made, inputs, options))
+    tables = tables_of(samples)
+    found = np.asarray(dlsa.part_logits(made, tables, inputs_of(samples), options))
     shared, own, shares, bias = (
         np.asarray(leaf, np.float64)
         for leaf in (*(made[k]["kernel"] for k in ("shared", "own", "shares")), made["own"]["bias"])
@@ -97,7 +112,9 @@ def test_logits_are_those_of_the_samples_part(samples, head):
         return 7.0 * (x / np.linalg.norm(x)) @ (kernel / np.linalg.norm(kernel, axis=0))
 
     for i in range(0, NUM, 7):
-        x, g, p = np.float64(samples[0][i]), samples[2][i], np.float64(samples[3][i])
+        x, g = np.float64(samples[0][i]), samples[2][i]
+        p = np.float64(tables[g, samples[3][i]])
+        p /= max(p.sum(), 1)
         expected = product(x, shared) + product(x, own[g]) + p @ shares[g] + bias[g]
         np.testing.assert_allclose(found[i], expected, rtol=1e-4, atol=1e-4)
 
@@ -105,21 +122,20 @@ def test_logits_are_those_of_the_samples_part(samples, head):
 def test_shares_that_tell_the_class_are_used(samples):
     """And by the part alone that has them."""
     features, labels, part, _ = samples
-    telling = np.eye(CLASSES, dtype=np.float32)[labels] * (part == 0)[:, None]
-    given = features, labels, part, telling
+    given = features, labels, part, labels * (part == 0)
     made, inputs = fitted(given, OPTIONS, num_parts=2)
     right = probabilities(made, inputs, OPTIONS).argmax(axis=1) == labels
     assert right[part == 0].mean() > 0.95 > right[part == 1].mean()
 
 
 def test_seeds_side_by_side_are_those_one_after_another(samples):
-    features, labels, part, shares = samples
-    inputs = dlsa.Inputs(*(jnp.asarray(v) for v in (features, part, shares)))
+    labels, inputs = samples[1], inputs_of(samples, training=True)
     options = OPTIONS._replace(epochs=3, batch_size=50)
     prior, members = jnp.zeros(CLASSES), dlsa.members_of(labels, CLASSES)
+    tables = tables_of(samples)
 
     def fit(key):
-        return heads.fit_heads(key, inputs, jnp.asarray(labels), members, prior, 2, options)
+        return heads.fit_heads(key, inputs, jnp.asarray(labels), members, prior, tables, options)
 
     keys = jax.random.split(jax.random.key(3), 2)
     together = jax.jit(jax.vmap(fit))(keys)

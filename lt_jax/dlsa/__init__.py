@@ -14,17 +14,17 @@ from lt_jax.dlsa.cascade import (
     fit_block,
     inputs_of,
     rest_of,
+    tables_of,
 )
 from lt_jax.dlsa.clusters import (
     check_finite,
-    class_shares,
     cluster_table,
     pure_clusters,
     threshold_for,
 )
-from lt_jax.dlsa.fit import FlowOptions, Mixture, densities
+from lt_jax.dlsa.fit import FlowOptions, Mixture, place
 from lt_jax.dlsa.flow import Flow, autoregressive_masks, forward, init_flow, inverse
-from lt_jax.dlsa.heads import HeadOptions, Inputs, fit_heads, part_logits
+from lt_jax.dlsa.heads import HeadOptions, Inputs, class_shares, fit_heads, part_logits
 from lt_jax.dlsa.mixture import draw_centres, log_densities, log_likelihood
 from lt_jax.dlsa.pairs import draw_pairs, members_of
 from lt_jax.dlsa.terms import balance_term, likelihood_term, likelihood_weights, purity_term
@@ -45,7 +45,6 @@ __all__ = [
     "class_shares",
     "closed",
     "cluster_table",
-    "densities",
     "divide",
     "draw_centres",
     "draw_pairs",
@@ -61,8 +60,10 @@ __all__ = [
     "log_likelihood",
     "members_of",
     "part_logits",
+    "place",
     "pure_clusters",
     "purity_term",
     "rest_of",
+    "tables_of",
     "threshold_for",
 ]

@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from lt_jax.data import Members
 from lt_jax.dlsa.clusters import check_finite, cluster_table, pure_clusters
-from lt_jax.dlsa.fit import FitState, FlowOptions, Mixture, densities, init_fit, make_epoch
+from lt_jax.dlsa.fit import FitState, FlowOptions, Mixture, init_fit, make_epoch, place
 from lt_jax.dlsa.flow import Flow
-from lt_jax.dlsa.mixture import log_likelihood
 from lt_jax.dlsa.pairs import members_of
 from lt_jax.dlsa.terms import likelihood_weights
 from lt_jax.errors import InputError
@@ -142,8 +141,7 @@ def _epoch_program(options: FlowOptions, steps: int) -> Callable[..., Any]:
 @functools.cache
 def _place_program(bound: float) -> Callable[..., Any]:
     def one(flow: Flow, centres: Array, features: Array) -> tuple[Array, Array]:
-        density = densities(Mixture(flow, centres), features, bound)
-        return log_likelihood(density), jnp.argmax(density, axis=-1)
+        return place(Mixture(flow, centres), features, bound)
 
     return jax.jit(jax.vmap(one))
 
@@ -168,7 +166,7 @@ def make_place(bound: float) -> Callable[[Flow, Array, Array], Placed]:
     """
     program = _place_program(bound)
 
-    def place(flow: Flow, centres: Array, features: Array) -> Placed:
+    def placed(flow: Flow, centres: Array, features: Array) -> Placed:
         if not features.shape[1]:
             shape = features.shape[:2]
             return Placed(np.zeros(shape), np.zeros(shape, np.int64))
@@ -176,7 +174,7 @@ def make_place(bound: float) -> Callable[[Flow, Array, Array], Placed]:
         check_finite(likelihood)
         return Placed(likelihood.astype(np.float64), cluster.astype(np.int64))
 
-    return place
+    return placed
 
 
 def chosen(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from lt_jax.dlsa import block
 from lt_jax.dlsa.block import Fit, Placed, Task
-from lt_jax.dlsa.clusters import class_shares, cluster_table, threshold_for
+from lt_jax.dlsa.clusters import cluster_table, threshold_for
 from lt_jax.dlsa.fit import FlowOptions
 from lt_jax.dlsa.flow import Flow
 from lt_jax.dlsa.heads import Inputs
@@ -64,12 +64,12 @@ class Divided(NamedTuple):
 
     Attributes:
       part: the block that took each sample, or the depth for the rest, int32 ``[R, N]``.
-      shares: class shares of its cluster in that block, float32 ``[R, N, C]``; zeros for the rest.
-      log_likelihood: of each sample in the first block, ``[R, N]``.
+      cluster: of each sample in each block, int32 ``[depth, R, N]``.
+      log_likelihood: the same, float64.
     """
 
     part: npt.NDArray[np.int32]
-    shares: npt.NDArray[np.float32]
+    cluster: npt.NDArray[np.int32]
     log_likelihood: Vector
 
 
@@ -175,47 +175,29 @@ def _thresholds(placed: Placed, where: npt.NDArray[np.bool_], take: float) -> Ve
     return np.array([threshold_for(values[rows], take) for values, rows in pairs])
 
 
-def divide(
-    blocks: list[Block],
-    features: Array,
-    bound: float,
-    num_classes: int,
-    labels: npt.NDArray[np.int64] | None = None,
-) -> Divided:
-    """Sends samples through the blocks, and tells what their clusters say of their classes.
+def divide(blocks: list[Block], features: Array, bound: float) -> Divided:
+    """Sends samples through the blocks.
 
     Args:
-      blocks: in order, at least one.
+      blocks: in order; none leaves all samples in part 0.
       features: float ``[R, N, D]``.
       bound: of the flows' log-scales.
-      num_classes: C.
-      labels: of training samples, ``[N]``, which are left out of the shares of their own cluster;
-        None for other samples.
 
     Returns:
       A `Divided`.
     """
-    part, placed = _routed(blocks, features, bound)
-    shares = np.zeros((*part.shape, num_classes), np.float32)
-    for number, (one, where) in enumerate(zip(blocks, placed, strict=True)):
-        for r in range(len(part)):
-            rows = part[r] == number
-            own = None if labels is None else labels[rows]
-            shares[r, rows] = class_shares(one.table[r], where.cluster[r, rows], own)
-    return Divided(part, shares, placed[0].log_likelihood)
-
-
-def _routed(
-    blocks: list[Block], features: Array, bound: float
-) -> tuple[npt.NDArray[np.int32], list[Placed]]:
-    """The part of each sample, ``[R, N]``, and where each block has it."""
     place = block.make_place(bound)
     placed = [place(one.flow, one.centres, features) for one in blocks]
     part = np.full(features.shape[:2], len(blocks), np.int32)
     for number in reversed(range(len(blocks))):  # the first that takes a sample has it
         likelihood, threshold = placed[number].log_likelihood, blocks[number].threshold
         part[likelihood > threshold[:, None]] = number
-    return part, placed
+    shape = len(blocks), *part.shape
+    return Divided(
+        part,
+        np.array([p.cluster for p in placed], np.int32).reshape(shape),
+        np.array([p.log_likelihood for p in placed], np.float64).reshape(shape),
+    )
 
 
 def rest_of(blocks: list[Block], task: Task, bound: float) -> Task:
@@ -230,20 +212,45 @@ def rest_of(blocks: list[Block], task: Task, bound: float) -> Task:
       A `Task`.
     """
     left = [
-        _routed(blocks, features, bound)[0] == len(blocks)
+        divide(blocks, features, bound).part == len(blocks)
         for features in (task.features, task.validation)
     ]
     return task._replace(where=left[0], validation_where=left[1])
 
 
-def inputs_of(divided: Divided, features: Array) -> Inputs:
+def inputs_of(
+    divided: Divided, features: Array, labels: npt.NDArray[np.int64] | None = None
+) -> Inputs:
     """What the classifiers see of a split, leading axis R.
 
     Args:
       divided: of the split.
       features: float ``[R, N, D]``.
+      labels: of training samples, ``[N]``, which are left out of the shares of their own cluster;
+        None for other samples.
 
     Returns:
       `Inputs`.
     """
-    return Inputs(features, jnp.asarray(divided.part), jnp.asarray(divided.shares))
+    part = divided.part
+    # A last row for the rest, which has no clusters.
+    clusters = np.concatenate([divided.cluster, np.zeros_like(part)[None]])
+    cluster = np.take_along_axis(clusters, part[None], axis=0)[0]
+    own = np.full_like(part, -1) if labels is None else np.broadcast_to(labels, part.shape)
+    return Inputs(features, *(jnp.asarray(v, jnp.int32) for v in (part, cluster, own)))
+
+
+def tables_of(blocks: list[Block], replicas: int, num_classes: int) -> Array:
+    """Tables of the clusters of all parts.
+
+    Args:
+      blocks: in order; may be none.
+      replicas: R.
+      num_classes: C.
+
+    Returns:
+      float32 ``[R, G, K, C]``, zeros for the last part; K is 1 if there are no blocks.
+    """
+    clusters = blocks[0].table.shape[1] if blocks else 1
+    rest = np.zeros((replicas, clusters, num_classes))
+    return jnp.asarray(np.stack([*(one.table for one in blocks), rest], axis=1), jnp.float32)

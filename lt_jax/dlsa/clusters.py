@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from lt_jax.errors import InputError
 
-Matrix = npt.NDArray[np.float64]
-
 
 def cluster_table(
     clusters: npt.ArrayLike, labels: npt.ArrayLike, num_clusters: int, num_classes: int
@@ -31,40 +29,6 @@ def cluster_table(
     table = np.zeros((num_clusters, num_classes), np.int64)
     np.add.at(table, (np.asarray(clusters), np.asarray(labels)), 1)
     return table
-
-
-def class_shares(
-    table: npt.NDArray[np.int64], clusters: npt.ArrayLike, labels: npt.ArrayLike | None = None
-) -> Matrix:
-    """Share of each class among the training samples of each sample's cluster.
-
-    A training sample is part of its own cluster, and alone in it would tell its label. With its
-    label given it is left out, as the clusters of test samples do not have them either.
-
-    Args:
-      table: from `cluster_table` of the training samples, ``[K, C]``.
-      clusters: of the samples, integers ``[N]``.
-      labels: of the samples if they are those of the table, integers ``[N]``; None for others.
-
-    Returns:
-      Shares, float64 ``[N, C]``; those of all training samples where the cluster has no others.
-
-    Example:
-      >>> table = cluster_table([0, 0, 0, 1], [0, 1, 1, 0], 2, 2)
-      >>> class_shares(table, [0, 1]).round(3).tolist()
-      [[0.333, 0.667], [1.0, 0.0]]
-      >>> class_shares(table, [0, 1], [1, 0]).round(3).tolist()
-      [[0.5, 0.5], [0.5, 0.5]]
-
-    Source: Xu et al., ECCV 2022; leaving the sample out is ours.
-    """
-    clusters = np.asarray(clusters)
-    counts = table[clusters].astype(np.float64)
-    if labels is not None:
-        counts[np.arange(len(clusters)), np.asarray(labels)] -= 1
-    total = counts.sum(axis=1, keepdims=True)
-    overall = table.sum(axis=0) / table.sum()
-    return np.where(total > 0, counts / np.maximum(total, 1), overall)
 
 
 def pure_clusters(

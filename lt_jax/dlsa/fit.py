@@ -90,22 +90,25 @@ class FitState(NamedTuple):
     step: Array
 
 
-def densities(mixture: Mixture, features: Array, bound: float, *, batch_size: int = 1024) -> Array:
-    """Log-density of every sample under every Gaussian, by the running statistics.
+def place(
+    mixture: Mixture, features: Array, bound: float, *, batch_size: int = 1024
+) -> tuple[Array, Array]:
+    """Log-likelihood and cluster of every sample, by the running statistics.
 
     Args:
       mixture: see `Mixture`.
       features: float ``[N, D]``.
       bound: of the flow.
-      batch_size: samples at once.
+      batch_size: samples at once, so that not even ``[N, K]`` is held.
 
     Returns:
-      ``[N, K]``.
+      Log-likelihoods ``[N]``, and the most probable Gaussian of each sample, int32 ``[N]``.
     """
 
-    def one(x: Array) -> Array:
+    def one(x: Array) -> tuple[Array, Array]:
         latents, log_det, _ = forward(mixture.flow, x[None], train=False, bound=bound)
-        return log_densities(latents, log_det, mixture.centres)[0]
+        density = log_densities(latents, log_det, mixture.centres)[0]
+        return log_likelihood(density), jnp.argmax(density)
 
     return lax.map(one, features, batch_size=batch_size)
 

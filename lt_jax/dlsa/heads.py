@@ -50,13 +50,48 @@ class Inputs(NamedTuple):
     Attributes:
       features: float ``[N, D]``.
       part: which part each sample is in, int32 ``[N]``.
-      shares: class shares of its cluster, float ``[N, C]``; zeros in the last part, which has no
-        clusters.
+      cluster: its cluster there, int32 ``[N]``; 0 in the last part, which has none.
+      own: the class of training samples, which count in the table of their own cluster, int32
+        ``[N]``; -1 for other samples.
     """
 
     features: Array
     part: Array
-    shares: Array
+    cluster: Array
+    own: Array
+
+
+def class_shares(tables: Array, inputs: Inputs) -> Array:
+    """Share of each class among the training samples of each sample's cluster.
+
+    A training sample is part of its own cluster, and alone in it would tell its label. It is left
+    out, as the clusters of test samples do not have them either.
+
+    Args:
+      tables: training samples by part, cluster and class, float ``[G, K, C]``; zeros for the last
+        part.
+      inputs: see `Inputs`.
+
+    Returns:
+      Shares, float32 ``[N, C]``: those of the whole part where a cluster has no other samples,
+      zeros in the last part.
+
+    Example:
+      >>> tables = jnp.array([[[1.0, 2], [1, 0]], [[0, 0], [0, 0]]])
+      >>> part, cluster = jnp.array([0, 0, 1]), jnp.array([0, 1, 0])
+      >>> class_shares(tables, Inputs(part, part, cluster, jnp.full(3, -1)))[1:].tolist()
+      [[1.0, 0.0], [0.0, 0.0]]
+      >>> class_shares(tables, Inputs(part, part, cluster, jnp.array([1, 0, 0])))[:2].tolist()
+      [[0.5, 0.5], [0.5, 0.5]]
+
+    Source: Xu et al., ECCV 2022; leaving the sample out is ours.
+    """
+    counts = tables[inputs.part, inputs.cluster]
+    counts = counts - jax.nn.one_hot(inputs.own, counts.shape[-1])
+    total = counts.sum(axis=-1, keepdims=True)
+    whole = tables.sum(axis=1)
+    whole = whole / jnp.maximum(whole.sum(axis=-1, keepdims=True), 1)
+    return jnp.where(total > 0, counts / jnp.maximum(total, 1), whole[inputs.part])
 
 
 def check_options(options: HeadOptions) -> None:
@@ -108,7 +143,7 @@ def init_heads(key: Array, dim: int, num_classes: int, num_parts: int) -> Tree:
     }
 
 
-def part_logits(heads: Tree, inputs: Inputs, options: HeadOptions) -> Array:
+def part_logits(heads: Tree, tables: Array, inputs: Inputs, options: HeadOptions) -> Array:
     r"""Logits of each sample by the classifier of its part.
 
     .. math:: z = W_1 x + W_2^{(g)} x + V^{(g)} P + b^{(g)}
@@ -118,6 +153,7 @@ def part_logits(heads: Tree, inputs: Inputs, options: HeadOptions) -> Array:
 
     Args:
       heads: from `init_heads`.
+      tables: see `class_shares`.
       inputs: see `Inputs`.
       options: for the kind of head.
 
@@ -135,7 +171,7 @@ def part_logits(heads: Tree, inputs: Inputs, options: HeadOptions) -> Array:
 
     # Of all parts, then one of each sample: G is small, and gathering kernels would be [N, D, C].
     own = jax.vmap(lambda kernel: product(inputs.features, kernel))(heads["own"]["kernel"])
-    aided = jnp.einsum("nk,gkc->gnc", inputs.shares, heads["shares"]["kernel"])
+    aided = jnp.einsum("nk,gkc->gnc", class_shares(tables, inputs), heads["shares"]["kernel"])
     each = own + aided + heads["own"]["bias"][:, None]
     chosen = jnp.take_along_axis(each, inputs.part[None, :, None], axis=0)[0]
     return product(inputs.features, heads["shared"]["kernel"]) + chosen
@@ -164,7 +200,7 @@ def fit_heads(
     labels: Array,
     members: Members,
     log_prior: Array,
-    num_parts: int,
+    tables: Array,
     options: HeadOptions,
 ) -> Tree:
     """Trains classifiers from scratch; jit and vmap it as a whole.
@@ -177,7 +213,7 @@ def fit_heads(
       log_prior: logarithm of each class's share of the training samples, ``[C]``; of all of them
         in every part: which part a sample is in depends on its features alone, so that what
         balanced softmax takes away is the same everywhere.
-      num_parts: G.
+      tables: see `class_shares`; ``[1, 1, C]`` of zeros for a set that is not divided.
       options: see `HeadOptions`, checked by `check_options`.
 
     Returns:
@@ -186,11 +222,11 @@ def fit_heads(
     count, dim = inputs.features.shape
     size = min(options.batch_size, count)
     optimizer = _optimizer(options, count // size * options.epochs)
-    heads = init_heads(jax.random.fold_in(key, 0), dim, log_prior.size, num_parts)
+    heads = init_heads(jax.random.fold_in(key, 0), dim, log_prior.size, len(tables))
     shift = log_prior if options.loss == "balanced_softmax" else jnp.zeros_like(log_prior)
 
     def loss(heads: Tree, batch: Inputs, labels: Array) -> Array:
-        logits = part_logits(heads, batch, options) + shift
+        logits = part_logits(heads, tables, batch, options) + shift
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     def step(carry: tuple[Tree, Tree], rows: Array) -> tuple[tuple[Tree, Tree], None]:
