@@ -8,7 +8,7 @@ from typing import Any
 
 from lt_jax.errors import InputError
 from lt_jax.longtail import SCHEMES
-from lt_jax.two_stage import NCM_FEATURES
+from lt_jax.two_stage import DIVIDED, NCM_FEATURES
 
 _AUGMENT_LOW = {
     "augment.crop_padding": 0,
@@ -103,6 +103,9 @@ def check_second_stage_values(config: Mapping[str, Any]) -> None:
       InputError: with the name of the first such field.
     """
     retrain = config["retrain"]
+    if retrain["method"] in DIVIDED:
+        _check_choices(config, {"retrain.weights": _RETRAIN_CHOICES["weights"]})
+        return
     trained = "epochs" in retrain
     _check_lows(config, {f"retrain.{k}": v for k, v in _RETRAIN_LOW.items() if trained})
     choices = {k: v for k, v in _RETRAIN_CHOICES.items() if trained or k == "weights"}

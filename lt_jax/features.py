@@ -6,14 +6,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from lt_jax import sharding
+from lt_jax.errors import InputError
 from lt_jax.feeding import evaluation_batches
 from lt_jax.loop import Config
 from lt_jax.replicas import compiler_options
 from lt_jax.stage1 import Frozen
 from lt_jax.steps import Split, plain_inputs
+from lt_jax.writers import say
 
 Array = jax.Array
 
@@ -53,3 +56,57 @@ def feature_splits(
         features, labels = jax.device_put((jnp.stack(replicas), split.labels), everywhere)
         result[name] = split._replace(images=features, labels=labels)
     return result
+
+
+def standardised_splits(
+    frozen: Frozen, splits: dict[str, Split], mesh: Mesh, options: Config
+) -> dict[str, Split]:
+    """The splits with features of mean 0 and deviation 1 on train, on one device.
+
+    A feature that is constant on train, as a unit that is dead, is 0 in all splits: nothing can be
+    learnt from it, and any other value of a test example would count as impossible.
+
+    Args:
+      frozen: the network.
+      splits: of images, on the device.
+      mesh: devices that share each batch.
+      options: with ``eval_batch_size``.
+
+    Returns:
+      Splits, whose images are float32 ``[R, N, D]``.
+
+    Raises:
+      InputError: for features that are not finite, or all constant.
+    """
+    found = feature_splits(frozen, splits, mesh, options)
+    arrays = {name: np.asarray(split.images) for name, split in found.items()}
+    for name, values in arrays.items():
+        bad = np.argwhere(~np.isfinite(values))
+        if len(bad):
+            r, row, column = bad[0].tolist()
+            raise InputError(
+                f"feature {column} of {name} example {row} is {values[r, row, column]}; expected"
+                " finite numbers, from a first stage whose weights are finite"
+            )
+    train = arrays["train"]
+    mean = train.mean(axis=1, keepdims=True, dtype=np.float64)
+    std = train.std(axis=1, keepdims=True, dtype=np.float64)
+    constant = train.min(axis=1, keepdims=True) == train.max(axis=1, keepdims=True)
+    if constant.all(axis=2).any():
+        raise InputError(
+            "all features are constant on train; expected some that tell classes apart"
+        )
+    if constant.any():
+        each = constant[:, 0].sum(axis=1).tolist()
+        say(
+            f"of {train.shape[2]} features {each} (by seed) are constant on train; they say nothing"
+            " and are set to 0 in all splits."
+        )
+    scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, std))
+    return {
+        name: found[name]._replace(
+            images=jnp.asarray(((values - mean) * scale).astype(np.float32)),
+            labels=jnp.asarray(np.asarray(found[name].labels)),
+        )
+        for name, values in arrays.items()
+    }

@@ -2,7 +2,8 @@
 
 Read from the top: `retrain` checks everything and finds stage 1 (`lt_jax.stage1`); `_trained`
 makes a run like any other, in which only the classifier has gradients; `lt_jax.posthoc` evaluates
-one classifier for each value of a knob on validation, all in one call.
+one classifier for each value of a knob on validation, all in one call; `lt_jax.dividing` divides
+the set and makes one for each part.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lt_jax.build import make_model, make_objective
 from lt_jax.classifiers import frozen_network, scaled_logits
 from lt_jax.configuration import check_config
 from lt_jax.data import Dataset, load_dataset
+from lt_jax.dividing import check_division, divide_and_classify
 from lt_jax.errors import InputError
 from lt_jax.features import feature_splits
 from lt_jax.finish import carry_out
@@ -45,7 +47,7 @@ from lt_jax.stage1 import (
 )
 from lt_jax.state import Network
 from lt_jax.steps import Split
-from lt_jax.two_stage import POST_HOC, TRAINED
+from lt_jax.two_stage import DIVIDED, POST_HOC, TRAINED
 from lt_jax.writers import say
 
 Array = jax.Array
@@ -102,7 +104,10 @@ def retrain(
     frozen = load_frozen(stage1, dataset, config["retrain"]["weights"])
     facts = {"stage1": describe(stage1, from_folder)}
     stage = SecondStage(config, path, dataset, stage1, frozen, facts)
-    return compute(stage) if config["retrain"]["method"] in POST_HOC else _trained(stage)
+    method = config["retrain"]["method"]
+    if method in DIVIDED:
+        return divide_and_classify(stage)
+    return compute(stage) if method in POST_HOC else _trained(stage)
 
 
 def check_second_stage(config: Config, dataset: Dataset) -> None:
@@ -128,6 +133,9 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
             "config.retrain.weights is 'best_on_validation', but there is no validation split;"
             " use 'last', or set config.data.validation_size"
         )
+    if method in DIVIDED:
+        check_division(config, dataset)
+        return
     if method in POST_HOC and dataset.multi_label:
         raise InputError(
             f"config.retrain.method is {method!r}, which is for one label an example, but"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from lt_jax.dlsa import CascadeOptions, FlowOptions, HeadOptions
 from lt_jax.errors import InputError
 from lt_jax.objectives import method_spec
 
@@ -12,6 +13,8 @@ Fields = dict[str, Any]
 # How the classifier is made; the features of stage 1 stay as they are in all of them.
 TRAINED = ("crt", "finetune", "lws")  # a fresh head, the head of stage 1, a scale for each class
 POST_HOC = ("tau_norm", "ncm", "logit_adjustment")  # computed, with a knob chosen on validation
+DIVIDED = ("dlsa",)  # several, of the parts of a divided set
+KINDS = (*TRAINED, *POST_HOC, *DIVIDED)
 NCM_FEATURES = ("plain", "unit", "centred_unit")
 
 
@@ -19,7 +22,7 @@ class Stage(NamedTuple):
     """A named second stage.
 
     Attributes:
-      kind: of `TRAINED` or `POST_HOC`.
+      kind: of `TRAINED`, `POST_HOC` or `DIVIDED`.
       changes: of the default fields of that kind.
       paper: its source.
     """
@@ -48,6 +51,7 @@ STAGES: dict[str, Stage] = {
     "tau_norm": Stage("tau_norm", {}, _KANG),
     "ncm": Stage("ncm", {}, _KANG),
     "posthoc_logit_adjustment": Stage("logit_adjustment", {}, "Menon et al., ICLR 2021"),
+    "dlsa": Stage("dlsa", {}, "Xu et al., ECCV 2022"),
 }
 
 # Rows of tables that name two stages at once.
@@ -84,8 +88,8 @@ def split_name(name: str) -> tuple[str, str, str]:
     first, stage, second = (*parts, "", "")[:3]
     if stage and stage not in STAGES:
         raise InputError(f"second stage is {stage!r}; expected one of {', '.join(sorted(STAGES))}")
-    if second and STAGES[stage].kind in POST_HOC:
-        raise InputError(f"method is {name!r}, but {stage} trains nothing and takes no objective")
+    if second and STAGES[stage].kind not in TRAINED:
+        raise InputError(f"method is {name!r}, but {stage} takes no objective")
     return first, stage, second
 
 
@@ -93,7 +97,7 @@ def default_fields(kind: str) -> Fields:
     """The fields of a second stage of that kind: those it reads, no others.
 
     Args:
-      kind: of `TRAINED` or `POST_HOC`, or ``""`` for no second stage.
+      kind: of `TRAINED`, `POST_HOC` or `DIVIDED`, or ``""`` for no second stage.
 
     Returns:
       New nested dictionaries.
@@ -101,10 +105,10 @@ def default_fields(kind: str) -> Fields:
     Raises:
       InputError: for an unknown kind.
     """
-    if kind not in ("", *TRAINED, *POST_HOC):
+    if kind not in ("", *KINDS):
         raise InputError(
             f"config.retrain.method is {kind!r}; expected one of"
-            f" {', '.join((*TRAINED, *POST_HOC))}, or '' for no second stage"
+            f" {', '.join(KINDS)}, or '' for no second stage"
         )
     fields: Fields = {"method": kind}
     if not kind:
@@ -114,6 +118,10 @@ def default_fields(kind: str) -> Fields:
         fields["features"] = ("centred_unit",)
     elif kind in POST_HOC:
         fields["tau"] = (1.0,)
+    elif kind in DIVIDED:
+        fields["cascade"] = CascadeOptions()._asdict()
+        fields["flow"] = FlowOptions()._asdict()
+        fields["heads"] = HeadOptions()._asdict()
     else:
         fields |= {
             "epochs": 10,

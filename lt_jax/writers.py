@@ -121,10 +121,12 @@ class ProgressBar:
       name: of the run.
       total: steps.
       enabled: False shows nothing.
+      unit: what is counted by the second.
     """
 
-    def __init__(self, name: str, total: int, *, enabled: bool) -> None:
+    def __init__(self, name: str, total: int, *, enabled: bool, unit: str = "images") -> None:
         """Prepares the bar; it is shown by ``with``."""
+        self._unit = unit
         self._total, self._enabled, self._name = total, enabled, name
         self._console = Console()
         live = enabled and self._console.is_terminal
@@ -132,7 +134,7 @@ class ProgressBar:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} images/s  loss {task.fields[loss]}"),
+            TextColumn(f"{{task.fields[rate]}} {unit}/s  loss {{task.fields[loss]}}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
@@ -165,6 +167,6 @@ class ProgressBar:
         if self._enabled and not self._live:
             self._console.print(
                 f"{self._name}: step {step}/{self._total}  loss {loss:.4f}"
-                f"  {rate:,.0f} images/s  {seconds_left:,.0f} s left",
+                f"  {rate:,.0f} {self._unit}/s  {seconds_left:,.0f} s left",
                 highlight=False,
             )

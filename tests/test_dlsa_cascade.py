@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from lt_jax import dlsa
+from lt_jax.data.made import made_features
 from lt_jax.dlsa import cascade, heads
-from lt_jax.dlsa.synthetic import made_features
 from lt_jax.errors import InputError
 
 CLASSES, SEEDS = 6, (0, 1)
 FLOW = dlsa.FlowOptions(
-    num_clusters=30, spread=1.0, hidden=32, purity=3.0, likelihood=1.0, weight_power=1.0,
+    num_clusters=30, separation=3.5, hidden=32, purity=3.0, likelihood=1.0, weight_power=1.0,
     epochs=30, batch_size=64, optimizer="adam", learning_rate=0.005,
 )  # fmt: skip
 OPTIONS = dlsa.CascadeOptions(depth=2, take=0.5, eval_every=10, select="last")
@@ -51,7 +51,7 @@ def blocks():
     for number in range(OPTIONS.depth):
         task = dlsa.rest_of(made, whole(), FLOW.bound)
         fit = dlsa.fit_block(keys(number), task, FLOW, OPTIONS)
-        made.append(dlsa.closed(fit, task, FLOW, OPTIONS))
+        made.append(dlsa.closed(fit, task, number, FLOW, OPTIONS))
     return made
 
 
@@ -163,6 +163,7 @@ def test_the_best_epoch_is_kept_for_each_replica_by_itself():
         ({"eval_every": 0}, True, r"eval_every is 0; expected at least 1"),
         ({"measured_on": "test"}, True, r"measured_on is 'test'; expected 'validation' or 'train'"),
         ({"select": "test_accuracy"}, True, r"select is 'test_accuracy'; expected one of 'pure_cl"),
+        ({"thresholds": (1.0,)}, True, r"thresholds is \(1.0,\); expected one for each of the 2"),
         ({}, False, r"there are no validation features"),
         (
             {"measured_on": "train", "select": "validation_likelihood"},
@@ -172,11 +173,15 @@ def test_the_best_epoch_is_kept_for_each_replica_by_itself():
     ],
 )
 def test_options_that_cannot_be_used_are_refused(change, has_validation, sentence):
+    def check(options):
+        dlsa.check_cascade_options(options)
+        dlsa.check_validation(options, has_validation)
+
     with pytest.raises(InputError, match=sentence):
-        cascade.check_options(OPTIONS._replace(**change), has_validation=has_validation)
-    cascade.check_options(
-        OPTIONS._replace(threshold=-10.0, select="pure_clusters"), has_validation=False
-    )
+        check(OPTIONS._replace(**change))
+    given = OPTIONS._replace(thresholds=(-10.0, -12.0), select="pure_clusters")
+    dlsa.check_cascade_options(given)
+    dlsa.check_validation(given, has_validation=False)
 
 
 def test_fewer_samples_than_clusters_are_refused():

@@ -81,7 +81,7 @@ def test_likelihoods_that_are_not_finite_are_refused(value):
 
 OPTIONS = dlsa.FlowOptions(
     num_clusters=12,
-    spread=1.5,
+    separation=4.2,
     hidden=32,
     purity=3.0,
     likelihood=1.0,

@@ -157,4 +157,4 @@ def test_seeds_side_by_side_are_those_one_after_another(samples):
 )
 def test_options_that_cannot_be_used_are_refused(change, sentence):
     with pytest.raises(InputError, match=sentence):
-        heads.check_options(OPTIONS._replace(**change))
+        dlsa.check_head_options(OPTIONS._replace(**change))

@@ -11,12 +11,21 @@ PACKAGE = Path(__file__).parents[1] / "lt_jax"
 LAYERS = (
     ("errors", "npz", "longtail", "sharding", "environment"),
     ("losses", "objectives", "augment", "autoaugment", "metrics", "models", "optimizers"),
-    ("data", "state", "two_stage", "config_checks", "configuration", "recipes", "classifiers"),
+    (
+        "data",
+        "dlsa",
+        "state",
+        "two_stage",
+        "config_checks",
+        "configuration",
+        "recipes",
+        "classifiers",
+    ),
     ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "loop"),
     ("settings", "build", "prepare"),
     ("reported", "summaries", "report", "pictures", "masking_pictures", "finish"),
-    ("stage1", "features", "posthoc"),
-    ("retrain", "train", "sweep", "evaluate", "dlsa", "cli"),
+    ("stage1", "features", "posthoc", "dividing", "dividing_report", "dividing_pictures"),
+    ("retrain", "train", "sweep", "evaluate", "cli"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

@@ -177,8 +177,8 @@ def _num_columns(what: str, labels: Sequence[Labels], num_classes: int) -> int:
     return columns[0]
 
 
-def check_same_shape(what: str, train_images: Any, test_images: Any) -> None:
-    """Refuses train and test images of different size or channels, or features of another D."""
-    train, test = train_images.shape[1:], test_images.shape[1:]
-    if train != test:
-        raise InputError(f"{what}: train images are {train}, but test images are {test}")
+def check_same_shape(what: str, train_images: Any, other_images: Any, other: str = "test") -> None:
+    """Refuses splits with images of different size or channels, or features of another D."""
+    train, found = train_images.shape[1:], other_images.shape[1:]
+    if train != found:
+        raise InputError(f"{what}: train images are {train}, but {other} images are {found}")

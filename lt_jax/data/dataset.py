@@ -177,6 +177,7 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         image_size=options["image_size"],
         stream=options["stream"],
         composition=_composition(options) if options["source"] in COMPOSED else None,
+        made=_made(options),
     )
     parts = _parts(source, options)
     statistics = input_statistics(parts.train_images, options["normalization"], source.name)
@@ -223,6 +224,9 @@ def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:
     if source.validation_labels is not None:
         kind = options["imbalance_kind"] if has_tail(options) else "unchanged"
         own = (source.validation_images, source.validation_labels)
+        if source.name.startswith("features:"):  # the others have their tail already
+            kept, kind = kept_examples(labels, num_classes, options)
+            images, labels = images[kept], labels[kept]
         return _Parts(images, labels, *own, kind, array_hash(labels, images))
     if labels.ndim == 2 and not labels.any():
         raise InputError(f"no training example of {source.name} has a label; expected some")
@@ -274,6 +278,18 @@ def _composition(options: Mapping[str, Any]) -> Composition:
         ),
         int(options["split_seed"]),
     )
+
+
+def _made(options: Mapping[str, Any]) -> dict[str, Any]:
+    """How made features are, which are long-tailed already."""
+    classes = options["num_classes"] or 10
+    return {
+        "seed": int(options["split_seed"]),
+        "num_classes": classes,
+        "max_count": options["max_count"] or 2000,
+        "imbalance": options["imbalance"] if has_tail(options) else 1.0,
+        "held_out": max(int(options["validation_size"]) // classes, 1),
+    }
 
 
 def _evenness(counts: Counts) -> str:

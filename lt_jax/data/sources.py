@@ -7,7 +7,7 @@ which become the validation split, is decided later and apart (`dataset.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,14 @@ import numpy as np
 from lt_jax.data import checks
 from lt_jax.data.canvas import COMPOSED, Composition, compose
 from lt_jax.data.checks import Labels
+from lt_jax.data.feature_files import read_feature_folder
+from lt_jax.data.made import made_features
 from lt_jax.errors import InputError
 from lt_jax.longtail import long_tailed_indices
 from lt_jax.npz import read_npz
 
 DIGITS_TEST_PER_CLASS = 50
+_FORMS = ("tfds", "arrays", "features", "made_features")
 ARRAY_KEYS = ("x_train", "y_train", "x_test", "y_test")
 NAME_KEYS = ("class_names", "label_names")
 
@@ -63,6 +66,7 @@ def load_source(
     image_size: int = 0,
     stream: bool = False,
     composition: Composition | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> Source:
     """Reads a whole image set into memory, or finds out how to stream it.
 
@@ -75,6 +79,9 @@ def load_source(
                          label_names): images or feature vectors, one label or several each
     ``multi_digits``     several of the digits on a canvas, see `lt_jax.data.canvas.compose`
     ``multi_mnist``      the same of ``tfds:mnist``
+    ``features:<dir>``   train, test and maybe validation, each an .npz or .h5 file with features
+                         ``[N, D]`` and labels ``[N]``, see `lt_jax.data.feature_files`
+    ``made_features:<m>`` features whose frequent classes have m modes each, see `lt_jax.data.made`
     ==================== =======================================================================
 
     Args:
@@ -88,6 +95,7 @@ def load_source(
       image_size: of TFDS sets: side in pixels that every image gets; 0 for as they are.
       stream: of TFDS sets: whether images are read when they are needed.
       composition: how composed sets are made; with its defaults if None.
+      made: how made features are, for `lt_jax.data.made.made_features`; with its defaults if None.
 
     Returns:
       The images and labels.
@@ -100,11 +108,12 @@ def load_source(
       (1297, 8, 8, 1)
     """
     form, _, rest = str(source).partition(":")
-    known = source == "digits" or source in COMPOSED or (form in ("tfds", "arrays") and rest)
+    known = source == "digits" or source in COMPOSED or (form in _FORMS and rest)
     if not known:
         raise InputError(
-            f"data source is {source!r}; expected 'digits', 'tfds:<name>' or 'arrays:<file.npz>',"
-            f" or one of the composed sets {' and '.join(map(repr, COMPOSED))}"
+            f"data source is {source!r}; expected 'digits', 'tfds:<name>', 'arrays:<file.npz>',"
+            " 'features:<folder>', 'made_features:<modes>', or one of the composed sets"
+            f" {' and '.join(map(repr, COMPOSED))}"
         )
     if form == "tfds":
         # Imported late, like TFDS itself: most programs never need it.
@@ -123,6 +132,12 @@ def load_source(
     _check_only_tfds(form, (train_split, test_split), image_size, stream)
     if form == "digits":
         return _checked(source, "images", "labels", *_read_digits(), num_classes=num_classes)
+    if form == "features":
+        files = read_feature_folder(rest, data_dir)
+        return _with_validation(source, "features", "labels", *files, num_classes=num_classes)
+    if form == "made_features":
+        splits = made_features(modes=_modes(rest), **(made or {}))
+        return _with_validation(source, "features", "labels", *splits, num_classes=num_classes)
     if form == "arrays":
         return _checked(source, "x", "y", *_read_arrays(rest, data_dir), num_classes=num_classes)
     digits = load_source(COMPOSED[source], data_dir=data_dir, download=download)
@@ -144,8 +159,36 @@ def _composed(name: str, digits: Source, composition: Composition, num_classes: 
         (digits.test_images, digits.test_labels),
         composition,
     )
-    source = _checked(name, "images", "labels", train, test, (), num_classes=num_classes)
-    return source._replace(validation_images=validation[0], validation_labels=validation[1])
+    return _with_validation(
+        name, "images", "labels", train, validation, test, num_classes=num_classes
+    )
+
+
+def _with_validation(
+    name: str,
+    x: str,
+    y: str,
+    train: tuple[Any, np.ndarray],
+    validation: tuple[Any, np.ndarray] | None,
+    test: tuple[Any, np.ndarray],
+    *,
+    num_classes: int,
+) -> Source:
+    """A `Source` of a set that may have its own validation split."""
+    source = _checked(name, x, y, train, test, (), num_classes=num_classes)
+    if validation is None:
+        return source
+    inputs = checks.checked_inputs(f"{x}_validation of {name}", validation[0])
+    labels = checks.checked_labels(f"{y}_validation of {name}", validation[1], len(inputs))
+    checks.check_same_shape(name, source.train_images, inputs, "validation")
+    checks.checked_classes(name, (labels,), source.num_classes, ())
+    return source._replace(validation_images=inputs, validation_labels=labels)
+
+
+def _modes(text: str) -> int:
+    if not text.isdigit():
+        raise InputError(f"made_features:{text} has no number of modes; expected made_features:4")
+    return int(text)
 
 
 def _checked(

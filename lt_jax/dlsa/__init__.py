@@ -4,11 +4,13 @@ Source: Xu et al., "Constructing Balance from Imbalance for Long-Tailed Image Re
 2022.
 """
 
-from lt_jax.dlsa.block import Task
+from lt_jax.dlsa.block import Fit, Task, start_fit, steps_per_epoch
 from lt_jax.dlsa.cascade import (
     Block,
     CascadeOptions,
     Divided,
+    check_cascade_options,
+    check_validation,
     closed,
     divide,
     fit_block,
@@ -22,9 +24,16 @@ from lt_jax.dlsa.clusters import (
     pure_clusters,
     threshold_for,
 )
-from lt_jax.dlsa.fit import FlowOptions, Mixture, place
+from lt_jax.dlsa.fit import FlowOptions, Mixture, check_flow_options, place
 from lt_jax.dlsa.flow import Flow, autoregressive_masks, forward, init_flow, inverse
-from lt_jax.dlsa.heads import HeadOptions, Inputs, class_shares, fit_heads, part_logits
+from lt_jax.dlsa.heads import (
+    HeadOptions,
+    Inputs,
+    check_head_options,
+    class_shares,
+    fit_heads,
+    part_logits,
+)
 from lt_jax.dlsa.mixture import draw_centres, log_densities, log_likelihood
 from lt_jax.dlsa.pairs import draw_pairs, members_of
 from lt_jax.dlsa.terms import balance_term, likelihood_term, likelihood_weights, purity_term
@@ -33,6 +42,7 @@ __all__ = [
     "Block",
     "CascadeOptions",
     "Divided",
+    "Fit",
     "Flow",
     "FlowOptions",
     "HeadOptions",
@@ -41,7 +51,11 @@ __all__ = [
     "Task",
     "autoregressive_masks",
     "balance_term",
+    "check_cascade_options",
     "check_finite",
+    "check_flow_options",
+    "check_head_options",
+    "check_validation",
     "class_shares",
     "closed",
     "cluster_table",
@@ -64,6 +78,8 @@ __all__ = [
     "pure_clusters",
     "purity_term",
     "rest_of",
+    "start_fit",
+    "steps_per_epoch",
     "tables_of",
     "threshold_for",
 ]

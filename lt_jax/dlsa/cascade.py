@@ -28,7 +28,8 @@ class CascadeOptions(NamedTuple):
     Attributes:
       depth: how many blocks.
       take: share of the samples that come to a block which it takes.
-      threshold: log-likelihood above which it takes them, instead of a share; None for the share.
+      thresholds: log-likelihoods above which each block takes them, instead of a share; empty for
+        the share.
       measured_on: the split on which the share is measured, ``"validation"`` or ``"train"``. Of the
         samples that a flow was fitted to more are above any threshold than of others.
       select: which epoch's flow is kept, see `lt_jax.dlsa.block.chosen`.
@@ -37,7 +38,7 @@ class CascadeOptions(NamedTuple):
 
     depth: int = 1
     take: float = 0.3
-    threshold: float | None = None
+    thresholds: tuple[float, ...] = ()
     measured_on: str = "validation"
     select: str = "pure_clusters"
     eval_every: int = 5
@@ -73,12 +74,11 @@ class Divided(NamedTuple):
     log_likelihood: Vector
 
 
-def check_options(options: CascadeOptions, *, has_validation: bool) -> None:
+def check_cascade_options(options: CascadeOptions) -> None:
     """Refuses options that cannot be used.
 
     Args:
       options: see `CascadeOptions`.
-      has_validation: whether there is a validation split.
 
     Raises:
       InputError: with the name of the first.
@@ -96,8 +96,25 @@ def check_options(options: CascadeOptions, *, has_validation: bool) -> None:
     if options.select not in block.SELECTIONS:
         known = ", ".join(map(repr, block.SELECTIONS))
         raise InputError(f"select is {options.select!r}; expected one of {known}")
+    if options.thresholds and len(options.thresholds) != options.depth:
+        raise InputError(
+            f"thresholds is {options.thresholds!r}; expected one for each of the {options.depth}"
+            " blocks, or none"
+        )
+
+
+def check_validation(options: CascadeOptions, has_validation: bool) -> None:
+    """Refuses options that need a validation split where there is none.
+
+    Args:
+      options: see `CascadeOptions`.
+      has_validation: whether there is one.
+
+    Raises:
+      InputError: saying what to change.
+    """
     reads = options.select == "validation_likelihood" or (
-        options.measured_on == "validation" and options.threshold is None
+        options.measured_on == "validation" and not options.thresholds
     )
     if reads and not has_validation:
         raise InputError(
@@ -141,12 +158,13 @@ def fit_block(
     return fit
 
 
-def closed(fit: Fit, task: Task, flow: FlowOptions, options: CascadeOptions) -> Block:
+def closed(fit: Fit, task: Task, number: int, flow: FlowOptions, options: CascadeOptions) -> Block:
     """Threshold and clusters of a block whose flow has been trained.
 
     Args:
       fit: from `fit_block`.
       task: that it was fitted to.
+      number: of the block, from 0.
       flow: its options.
       options: see `CascadeOptions`.
 
@@ -155,8 +173,8 @@ def closed(fit: Fit, task: Task, flow: FlowOptions, options: CascadeOptions) -> 
     """
     place = block.make_place(flow.bound)
     train = place(fit.best, fit.centres, task.features)
-    if options.threshold is not None:
-        threshold = np.full(len(task.where), options.threshold)
+    if options.thresholds:
+        threshold = np.full(len(task.where), options.thresholds[number])
     elif options.measured_on == "validation":
         held_out = place(fit.best, fit.centres, task.validation)
         threshold = _thresholds(held_out, task.validation_where, options.take)

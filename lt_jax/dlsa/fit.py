@@ -15,6 +15,7 @@ from lt_jax.dlsa.flow import Flow, forward, init_flow
 from lt_jax.dlsa.mixture import draw_centres, log_densities, log_likelihood
 from lt_jax.dlsa.pairs import draw_pairs
 from lt_jax.dlsa.terms import balance_term, likelihood_term, purity_term
+from lt_jax.errors import InputError
 from lt_jax.optimizers import make_optimizer, make_schedule
 
 Array = jax.Array
@@ -26,7 +27,8 @@ class FlowOptions(NamedTuple):
 
     Attributes:
       num_clusters: K.
-      spread: standard deviation of the centres' coordinates.
+      separation: typical distance of two centres, in deviations of a Gaussian. Their coordinates
+        have deviation separation / sqrt(2 D), in the paper 0.05 at D = 2048.
       num_blocks: of the flow.
       hidden: width of the blocks' hidden layers; 0 for D.
       bound: the largest log-scale; 0 for none.
@@ -45,7 +47,7 @@ class FlowOptions(NamedTuple):
     """
 
     num_clusters: int = 500
-    spread: float = 0.05
+    separation: float = 3.2
     num_blocks: int = 2
     hidden: int = 0
     bound: float = 3.0
@@ -60,6 +62,37 @@ class FlowOptions(NamedTuple):
     learning_rate: float = 0.2
     momentum: float = 0.9
     clip: float = 1.0
+
+
+_POSITIVE = ("separation", "learning_rate")
+_AT_LEAST_0 = (
+    *("hidden", "bound", "likelihood", "balance", "purity", "purity_floor", "clip"),
+)
+_AT_LEAST_1 = ("num_blocks", "epochs", "batch_size")
+
+
+def check_flow_options(options: FlowOptions) -> None:
+    """Refuses numbers out of range and unknown names.
+
+    Args:
+      options: see `FlowOptions`.
+
+    Raises:
+      InputError: with the name of the first.
+    """
+    if options.optimizer not in ("sgd", "adam"):
+        raise InputError(f"optimizer is {options.optimizer!r}; expected 'sgd' or 'adam'")
+    if not 0 <= options.momentum < 1:
+        raise InputError(f"momentum is {options.momentum!r}; expected a number in [0, 1)")
+    if options.num_clusters < 2:
+        raise InputError(f"num_clusters is {options.num_clusters!r}; expected at least 2")
+    for name in _POSITIVE:
+        if not getattr(options, name) > 0:
+            raise InputError(f"{name} is {getattr(options, name)!r}; expected a positive number")
+    for names, low in ((_AT_LEAST_0, 0), (_AT_LEAST_1, 1)):
+        for name in names:
+            if not getattr(options, name) >= low:
+                raise InputError(f"{name} is {getattr(options, name)!r}; expected at least {low}")
 
 
 class Mixture(NamedTuple):
@@ -138,7 +171,8 @@ def init_fit(
     """
     for_flow, for_centres = jax.random.split(key)
     flow = init_flow(for_flow, dim, num_blocks=options.num_blocks, hidden=options.hidden)
-    centres = draw_centres(for_centres, options.num_clusters, dim, spread=options.spread)
+    spread = options.separation / (2 * dim) ** 0.5
+    centres = draw_centres(for_centres, options.num_clusters, dim, spread=spread)
     optimizer = _optimizer(options, total_steps).init(flow.params)
     return FitState(
         flow, optimizer, jnp.zeros(options.num_clusters), jnp.zeros((), jnp.int32)

@@ -94,7 +94,7 @@ def class_shares(tables: Array, inputs: Inputs) -> Array:
     return jnp.where(total > 0, counts / jnp.maximum(total, 1), whole[inputs.part])
 
 
-def check_options(options: HeadOptions) -> None:
+def check_head_options(options: HeadOptions) -> None:
     """Refuses unknown names and numbers out of range.
 
     Args:
@@ -214,7 +214,7 @@ def fit_heads(
         in every part: which part a sample is in depends on its features alone, so that what
         balanced softmax takes away is the same everywhere.
       tables: see `class_shares`; ``[1, 1, C]`` of zeros for a set that is not divided.
-      options: see `HeadOptions`, checked by `check_options`.
+      options: see `HeadOptions`, checked by `check_head_options`.
 
     Returns:
       Heads for `part_logits`.

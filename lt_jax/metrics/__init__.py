@@ -12,6 +12,7 @@ from lt_jax.metrics.ranking import average_precision, tune_thresholds
 from lt_jax.metrics.scoring import TABLES, Scoring, scoring_for
 from lt_jax.metrics.single_label import (
     FEW,
+    GROUPS,
     MANY,
     Counts,
     add,
@@ -24,6 +25,7 @@ from lt_jax.metrics.single_label import (
 
 __all__ = [
     "FEW",
+    "GROUPS",
     "MANY",
     "TABLES",
     "Counts",

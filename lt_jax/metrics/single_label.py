@@ -16,6 +16,7 @@ import numpy.typing as npt
 Array = jax.Array
 ECE_BINS = 15
 MANY, FEW = 100, 20  # more than 100 training images, fewer than 20
+GROUPS = ("many", "medium", "few")
 
 
 class Counts(NamedTuple):

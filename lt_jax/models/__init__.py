@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from lt_jax.errors import InputError
 from lt_jax.models.heads import CosineHead, LinearHead, sigmoid_prior_bias
-from lt_jax.models.mlp import MLP
+from lt_jax.models.mlp import MLP, Linear
 from lt_jax.models.pretrained import load_pretrained
 from lt_jax.models.resnet import BottleneckResNet, ResNet
 from lt_jax.models.resnet_cifar import ResNetCIFAR
@@ -28,6 +28,7 @@ __all__ = [
     "BottleneckResNet",
     "Conv4",
     "CosineHead",
+    "Linear",
     "LinearHead",
     "ResNet",
     "ResNetCIFAR",
@@ -55,8 +56,9 @@ MODELS: dict[str, Callable[..., Any]] = {
     "small": SmallNet,
     "conv4": Conv4,
     "mlp": MLP,
+    "linear": Linear,
 }
-_OF_VECTORS = {"mlp"}
+_OF_VECTORS = {"mlp", "linear"}
 _SMALLEST_SIDE = 8
 
 
@@ -75,8 +77,8 @@ def _check_image_shape(name: str, image_shape: Sequence[int]) -> None:
         raise InputError(f"image_shape={tuple(image_shape)!r}: model {name!r} takes {expected}.")
 
 
-def _num_features(constructor: Callable[..., Any]) -> int:
-    """Width of the features of what the constructor makes."""
+def _num_features(constructor: Callable[..., Any]) -> int | None:
+    """Width of the features of what the constructor makes; None for that of its inputs."""
     network: Any = constructor.func if isinstance(constructor, partial) else constructor
     return network.num_features
 
@@ -108,8 +110,8 @@ def create_model(
 
     Args:
       name: one of ``MODELS``: "resnet20" to "resnet110" for images of about 32x32, "resnet10" to
-        "resnet152" for photographs, "small" for 8x8 to 28x28, "conv4" for 28x28 to 64x64, "mlp" for
-        feature vectors.
+        "resnet152" for photographs, "small" for 8x8 to 28x28, "conv4" for 28x28 to 64x64, "mlp"
+        for feature vectors, "linear" for those of a trained backbone.
       image_shape: ``(height, width, channels)`` of one image, or ``(D,)`` of one feature vector.
       num_classes: number of classes C.
       head: "linear", or "cosine" for logits that are cosines in [-1, 1].
@@ -136,6 +138,6 @@ def create_model(
         raise InputError(f"num_classes={num_classes!r}: expected at least 2.")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(f"dtype={dtype!r}: expected a floating dtype such as jnp.bfloat16.")
-    width = _num_features(MODELS[name])
+    width = _num_features(MODELS[name]) or image_shape[-1]
     classifier = _create_head(head, width, num_classes, head_bias, rngs)
     return MODELS[name](image_shape[-1], head=classifier, dtype=dtype, rngs=rngs)

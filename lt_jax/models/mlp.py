@@ -1,4 +1,4 @@
-"""A network for feature vectors instead of images."""
+"""Networks for feature vectors instead of images."""
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,36 @@ class MLP(nnx.Module):
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """The hidden layer ``[B, 128]`` float32 of feature vectors ``[B, D]``."""
         return relu(self.hidden(images)).astype(jnp.float32)
+
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Logits ``[B, C]`` float32 of feature vectors ``[B, D]``."""
+        return self.head(self.features(images, train=train))
+
+
+class Linear(nnx.Module):
+    """A head alone: its features are the feature vectors, such as those of a trained backbone.
+
+    Args:
+      num_inputs: width D of the feature vectors.
+      head: a module from them to logits.
+      dtype: not used, there is nothing to compute.
+      rngs: not used, nothing is drawn.
+
+    Returns:
+      (of a call) logits ``[B, C]`` float32 for feature vectors ``[B, D]``.
+    """
+
+    num_features = None  # that of the inputs
+
+    def __init__(
+        self, num_inputs: int, *, head: nnx.Module, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
+        """Keeps the head."""
+        self.head = head
+
+    def features(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """The feature vectors ``[B, D]`` themselves, float32."""
+        return images.astype(jnp.float32)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Logits ``[B, C]`` float32 of feature vectors ``[B, D]``."""

@@ -1,0 +1,34 @@
+"""DLSA on the features of long-tailed digits: both stages, two blocks, a minute on two CPU cores.
+
+    python launch/dlsa.py --config=configs/dlsa_digits.py --workdir=runs/dlsa_digits
+
+After a colon comes how the features are trained (cross_entropy, cb_softmax, gcl ...). Fields of the
+division are those of ``config.retrain``, such as ``--config.retrain.cascade.depth=1``.
+"""
+
+from ml_collections import ConfigDict
+
+from lt_jax.configuration import base_config
+
+
+def get_config(features: str = "cross_entropy") -> ConfigDict:
+    """Config of one kind of features.
+
+    Args:
+      features: a method of one stage, as `lt_jax.configuration.base_config` takes it.
+
+    Returns:
+      The config.
+    """
+    config = base_config(f"{features}/dlsa")
+    config.name = f"digits_{features}_dlsa"
+    config.replicas = 5
+    config.train.epochs = 40
+    division = config.retrain
+    division.cascade.depth = 2
+    division.flow.update(
+        num_clusters=30, epochs=60, batch_size=64, optimizer="adam", learning_rate=0.003
+    )
+    division.flow.update(likelihood=1.0, purity=1.0, weight_power=1.0)
+    division.heads.learning_rate = 0.1
+    return config

@@ -1,0 +1,115 @@
+"""Features in files, one for each split: `.npz` or `.h5` with ``features`` and ``labels``."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lt_jax.errors import InputError, first_line
+from lt_jax.npz import read_npz
+
+KEYS = ("features", "labels")
+EXPECTED = "features [N, D] and labels [N]"
+SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.npz$")
+
+Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+
+class FeatureFiles(NamedTuple):
+    """The splits of a folder, as (features, labels); None where there is no validation split."""
+
+    train: Pair
+    validation: Pair | None
+    test: Pair
+
+
+def shard_name(split: str, shard: int, shards: int) -> str:
+    """Name of a file with a part of a split.
+
+    Example:
+      >>> shard_name("train", 0, 3)
+      'train-00000-of-00003.npz'
+    """
+    return f"{split}-{shard:05}-of-{shards:05}.npz"
+
+
+def read_feature_folder(folder: str, data_dir: str = "") -> FeatureFiles:
+    """Reads ``train``, ``test`` and maybe ``validation`` (or ``val``) of a folder.
+
+    Each is ``NAME.npz``, ``NAME.h5`` or ``NAME.hdf5``, or several files named by `shard_name`,
+    which are put together in their order.
+
+    Args:
+      folder: where they are.
+      data_dir: what a relative folder is relative to.
+
+    Returns:
+      `FeatureFiles`.
+
+    Raises:
+      InputError: if a file is missing, damaged, or lacks features or labels.
+    """
+    path = Path(os.path.expanduser(data_dir or ""), os.path.expanduser(folder))
+    if not path.is_dir():
+        raise InputError(f"there is no folder {path}; expected one with train.npz and test.npz")
+    found = {name: _read_split(path, names) for name, names in SPLITS.items()}
+    train, test = found["train"], found["test"]
+    if train is None or test is None:
+        missing = "train" if train is None else "test"
+        raise InputError(f"{path} has no {missing}.npz or {missing}.h5; expected {EXPECTED} in it")
+    return FeatureFiles(train, found["validation"], test)
+
+
+def _read_split(folder: Path, names: tuple[str, ...]) -> Pair | None:
+    for name in names:
+        for suffix in (".npz", ".h5", ".hdf5"):
+            path = folder / f"{name}{suffix}"
+            if path.exists():
+                return _read(path)
+        shards = [p for p in sorted(folder.glob(f"{name}-*.npz")) if _SHARD.search(p.name)]
+        if shards:
+            return _read_shards(folder, name, shards)
+    return None
+
+
+def _read_shards(folder: Path, name: str, paths: list[Path]) -> Pair:
+    numbers = [_SHARD.search(path.name) for path in paths]
+    total = int(numbers[0][2]) if numbers[0] else 0
+    expected = [shard_name(name, i, total) for i in range(total)]
+    if [path.name for path in paths] != expected:
+        missing = next(n for n in expected if not (folder / n).exists()) if total else name
+        raise InputError(f"{folder} lacks {missing}; expected all {total} parts of {name}")
+    parts = [_read(path) for path in paths]
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+
+
+def _read(path: Path) -> Pair:
+    arrays = read_npz(path, KEYS, expected=EXPECTED) if path.suffix == ".npz" else _read_h5(path)
+    missing = [key for key in KEYS if key not in arrays]
+    if missing:
+        raise InputError(f"{path} lacks {' and '.join(missing)}; expected {EXPECTED}")
+    features, labels = arrays["features"], arrays["labels"]
+    if features.ndim != 2 or features.dtype.kind != "f":
+        raise InputError(
+            f"features of {path} are {features.dtype} {list(features.shape)}; expected floats"
+            " [N, D]"
+        )
+    return features, labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def _read_h5(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError(f"{path} needs h5py: pip install 'lt_jax[dlsa]'") from error
+    try:
+        with h5py.File(path, "r") as file:
+            return {key: np.asarray(file[key]) for key in KEYS if key in file}
+    except OSError as error:
+        raise InputError(f"{path} is damaged or not an HDF5 file ({first_line(error)})") from error

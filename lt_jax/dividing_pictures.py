@@ -1,0 +1,156 @@
+"""The picture of a division: what comes to each block, its clusters, a map of the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lt_jax.dividing_report import part_names, parts_of
+from lt_jax.pictures import new_figure
+from lt_jax.summaries import Scores, with_deviation
+
+_COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
+
+
+def save_division(summary: Scores, points: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
+    """Draws a division: counts entering each part, accuracies, clusters, likelihoods and a map.
+
+    Args:
+      summary: of the second stage, with ``division``.
+      points: from `lt_jax.dividing_report.latent_map`.
+      path: of the PNG to write.
+    """
+    made = new_figure(2, 3, (16, 9))
+    if made is None:
+        return
+    figure, ((counts, by_part, by_class), (clusters, likelihoods, latents)) = made
+    division = summary["division"]
+    own, plain = summary["test"]["last"], division["without"]
+    both = [
+        with_deviation(s["mean"]["balanced_accuracy"], s["std"]["balanced_accuracy"])
+        for s in (own, plain)
+    ]
+    figure.suptitle(
+        f"{summary['name']} on {summary['data']['source']}: balanced accuracy {both[0]} %,"
+        f" {both[1]} % undivided (test, {len(summary['seeds'])} seed(s))"
+    )
+    _draw_counts(counts, division["replicas"])
+    _draw_parts(by_part, division["replicas"])
+    _draw_classes(by_class, summary)
+    _draw_clusters(clusters, division["replicas"])
+    _draw_likelihoods(likelihoods, division["replicas"][0])
+    _draw_map(latents, points)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_counts(axes: Any, replicas: list[Scores]) -> None:
+    """The imbalance of what comes to each part."""
+    first = np.array(replicas[0]["blocks"][0]["entering"])
+    order = np.argsort(-first, kind="stable")
+    for i, name in enumerate(part_names(replicas[0])):
+        entering = np.mean([parts_of(r)[i]["entering"] for r in replicas], axis=0)
+        gini = np.mean([parts_of(r)[i]["imbalance"] for r in replicas])
+        axes.plot(
+            np.where(entering > 0, entering, np.nan)[order],
+            "o-",
+            ms=3,
+            lw=1,
+            color=_COLOURS[i % len(_COLOURS)],
+            label=f"{name} (Gini {gini:.2f})",
+        )
+    axes.set(title="training samples that come to each part", yscale="log")
+    axes.set(xlabel="class, by frequency", ylabel="samples (mean over seeds)")
+    axes.legend(fontsize=8)
+
+
+def _draw_parts(axes: Any, replicas: list[Scores]) -> None:
+    """Accuracy on the test samples of each part, with and without the division."""
+    names = part_names(replicas[0])
+    for offset, key, label, colour in (
+        (-0.2, "accuracy", "divided", "tab:blue"),
+        (0.2, "accuracy_without", "one classifier for all", "tab:gray"),
+    ):
+        values = np.array(
+            [[parts_of(r)[i]["test"][key] for i in range(len(names))] for r in replicas], float
+        )
+        place = np.arange(len(names)) + offset
+        axes.bar(place, _mean(values), width=0.38, color=colour, alpha=0.5, label=label)
+        for row in values:
+            axes.plot(place, row, "o", ms=3, color=colour)
+    shares = [
+        np.mean([parts_of(r)[i]["test"]["samples"] for r in replicas]) for i in range(len(names))
+    ]
+    total = sum(shares)
+    axes.set_xticks(
+        range(len(names)),
+        [f"{n}\n{100 * s / total:.0f} % of test" for n, s in zip(names, shares, strict=True)],
+    )
+    axes.set(title="accuracy on the test samples of each part", ylabel="accuracy", ylim=(0, 1.02))
+    axes.legend(fontsize=8, loc="lower left")
+
+
+def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean over replicas of those that have the part."""
+    there = ~np.isnan(values)
+    return np.where(there, values, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+
+
+def _draw_classes(axes: Any, summary: Scores) -> None:
+    counts = np.array(summary["data"]["class_counts"])
+    for test, label, colour in (
+        (summary["test"]["last"], "divided", "tab:blue"),
+        (summary["division"]["without"], "one classifier for all", "tab:gray"),
+    ):
+        mean = np.array(test["mean"]["per_class"], float)
+        std = np.nan_to_num(np.array(test["std"]["per_class"], float))
+        axes.errorbar(counts, mean, yerr=std, fmt="o", ms=4, lw=1, label=label, color=colour)
+    axes.set(title="accuracy of each class", xlabel="training samples of the class", xscale="log")
+    axes.set(ylabel="test accuracy", ylim=(-0.02, 1.02))
+    axes.legend(fontsize=8)
+
+
+def _draw_clusters(axes: Any, replicas: list[Scores]) -> None:
+    for i in range(len(replicas[0]["blocks"])):
+        found = [r["blocks"][i] for r in replicas]
+        size = np.concatenate([f["clusters"]["size"] for f in found])
+        purity = np.concatenate([f["clusters"]["purity"] for f in found])
+        label = f"block {i + 1} (purity {np.mean([f['purity'] for f in found]):.2f})"
+        axes.plot(size, purity, "o", ms=3, alpha=0.5, label=label, color=_COLOURS[i % 6])
+    axes.axhline(0.7, color="black", lw=0.8, ls=":")
+    axes.axvline(10, color="black", lw=0.8, ls=":")
+    axes.set(title="clusters (dotted: pure and not small)", xscale="log", ylim=(0, 1.05))
+    axes.set(xlabel="training samples", ylabel="share of its most frequent class")
+    axes.legend(fontsize=8)
+
+
+def _draw_likelihoods(axes: Any, replica: Scores) -> None:
+    """Log-likelihoods in the first block: how far the flow fits what it was not fitted to."""
+    found = replica["log_likelihood"]
+    bins = np.array(found["bins"])
+    for name, colour in (("train", "tab:blue"), ("validation", "tab:orange"), ("test", "tab:red")):
+        if name in found:
+            axes.stairs(found[name]["share"], bins, label=name, color=colour)
+    threshold = replica["blocks"][0]["threshold"]
+    axes.axvline(threshold, color="black", lw=0.8, ls="--", label="threshold")
+    axes.set(title="log-likelihood in the first block, first seed", ylabel="share of samples")
+    axes.set(xlabel="log-likelihood (1 % tails at the ends)")
+    axes.legend(fontsize=8)
+
+
+def _draw_map(axes: Any, points: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Test samples in the latent space: filled ones were taken by the first block."""
+    from matplotlib import colormaps
+
+    labels, taken = points["labels"], points["parts"] == 0
+    classes = int(labels.max()) + 1
+    colours = colormaps["turbo"](labels / max(classes - 1, 1))
+    x, y = points["points"].T
+    axes.scatter(x[~taken], y[~taken], s=8, facecolors="none", edgecolors=colours[~taken], lw=0.6)
+    axes.scatter(x[taken], y[taken], s=10, c=colours[taken])
+    axes.scatter(*points["centres"].T, marker="+", s=18, color="black", lw=0.6)
+    axes.set(title="latents, first block and seed (filled: taken; +: centres)")
+    axes.set(xlabel="colour: class, frequent (blue) to rare (red)", xticks=[], yticks=[])
