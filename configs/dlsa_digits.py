@@ -23,12 +23,7 @@ def get_config(features: str = "cross_entropy") -> ConfigDict:
     config = base_config(f"{features}/dlsa")
     config.name = f"digits_{features}_dlsa"
     config.replicas = 5
-    config.train.epochs = 40
-    division = config.retrain
-    division.cascade.depth = 2
-    division.flow.update(
-        num_clusters=30, epochs=60, batch_size=64, optimizer="adam", learning_rate=0.003
-    )
-    division.flow.update(likelihood=1.0, purity=1.0, weight_power=1.0)
-    division.heads.learning_rate = 0.1
+    config.retrain.cascade.depth = 2
+    config.retrain.flow.num_clusters = 20  # of 312 samples, of which a third come to no block
+    config.retrain.flow.batch_size = 64
     return config

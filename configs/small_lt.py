@@ -28,7 +28,18 @@ SAMPLING = {
 # After an @ comes how stage 2 draws its images: a scheme, or CBEN with its beta; or the noise of
 # its clouds.
 SAMPLERS = ("class", "cben_0.9999", "cben_0.999", "cben_0.99", "square_root", "instance")
+# Features of three kinds, and classifiers made of each.
+OF_FEATURES = {
+    "cross_entropy": ("crt", "tau_norm", "crt/balanced_softmax", "dlsa"),
+    "cb_softmax": ("crt", "tau_norm", "crt/balanced_softmax", "dlsa"),
+    "gcl_stage1": ("crt", "crt/balanced_softmax", "dlsa"),
+}
 SWEEPS = {
+    "dlsa": tuple(
+        name
+        for first, stages in OF_FEATURES.items()
+        for name in (first, *(f"{first.removesuffix('_stage1')}/{stage}" for stage in stages))
+    ),
     "samplers": tuple(f"{stage}@{sampler}" for stage in ("crt", "gcl") for sampler in SAMPLERS),
     "all": (
         "cross_entropy",
@@ -141,7 +152,9 @@ def _methods(config: ConfigDict) -> None:
 def _second_stage(config: ConfigDict) -> None:
     """Cached features, short training; knobs are chosen among these on validation."""
     retrain = config.retrain
-    if "tau" in retrain:
+    if "cascade" in retrain:
+        _division(config)
+    elif "tau" in retrain:
         retrain.tau = tuple(k / 8 for k in range(17))
     elif "features" in retrain:
         retrain.features = ("plain", "unit", "centred_unit")
@@ -156,13 +169,23 @@ def _second_stage(config: ConfigDict) -> None:
         retrain.augment.mixup_alpha = 0.0  # underfits with it; without, features are computed once
         if "gaussian_cloud" in retrain.objective.transforms:
             retrain.objective.transforms.gaussian_cloud.noise = 0.25
+        if "logit_adjustment" in retrain.objective.transforms:  # of balanced softmax
+            retrain.sampling.scheme = "instance"  # its prior is that of the training set
+
+
+def _division(config: ConfigDict) -> None:
+    """Chosen on validation, on the features of cross-entropy."""
+    division = config.retrain
+    division.cascade.depth = 2
+    division.flow.num_clusters = 100 if config.data.source == "tfds:cifar100" else 50
+    division.flow.purity = 0.1
 
 
 def get_sweep(name: str) -> list[str]:
     """Rows of a table.
 
     Args:
-      name: ``all``, then the data set: ``"all,fashion_mnist"``.
+      name: one of `SWEEPS`, then the data set: ``"all,fashion_mnist"``.
 
     Returns:
       Strings for `get_config`.

@@ -2,18 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax import dlsa
 from lt_jax.dividing_report import part_names, parts_of
 from lt_jax.pictures import new_figure
 from lt_jax.summaries import Scores, with_deviation
 
+MAPPED = 2000  # points of a map
 _COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
+
+
+def latent_map(
+    blocks: Sequence[dlsa.Block],
+    divided: dlsa.Divided,
+    features: Mapping[str, Any],
+    labels: npt.NDArray[np.int64],
+    bound: float,
+) -> dict[str, npt.NDArray[Any]]:
+    """Latents of test samples in the first block of the first replica, on two axes.
+
+    The axes are those of the largest variance of the class means of the latents, along which
+    classes are furthest apart.
+
+    Args:
+      blocks: in order.
+      divided: of test.
+      features: of each split, ``[R, N, D]``.
+      labels: of test.
+      bound: of the flow's log-scales.
+
+    Returns:
+      ``points [M, 2]``, ``labels [M]``, ``parts [M]`` and ``centres [K, 2]``.
+    """
+    flow = jax.tree.map(lambda leaf: leaf[0], blocks[0].flow)
+    count = len(labels)
+    rows = np.random.default_rng(0).permutation(count)[:MAPPED]
+    chosen = jnp.asarray(features["test"][0, np.sort(rows)])
+    latents = np.asarray(dlsa.forward(flow, chosen, train=False, bound=bound)[0], np.float64)
+    own, part = labels[np.sort(rows)], divided.part[0, np.sort(rows)]
+    means = np.stack([latents[own == c].mean(axis=0) for c in np.unique(own)])
+    middle = means.mean(axis=0)
+    axes = np.linalg.svd(means - middle, full_matrices=False)[2][:2].T
+    return {
+        "points": (latents - middle) @ axes,
+        "labels": own,
+        "parts": part,
+        "centres": (np.asarray(blocks[0].centres[0], np.float64) - middle) @ axes,
+    }
 
 
 def save_division(summary: Scores, points: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
@@ -21,7 +64,7 @@ def save_division(summary: Scores, points: Mapping[str, npt.NDArray[Any]], path:
 
     Args:
       summary: of the second stage, with ``division``.
-      points: from `lt_jax.dividing_report.latent_map`.
+      points: from `latent_map`.
       path: of the PNG to write.
     """
     made = new_figure(2, 3, (16, 9))

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from lt_jax import dlsa, metrics
+from lt_jax.dividing_heads import Evaluated
 from lt_jax.report import difference_text, table_rows
 from lt_jax.summaries import Scores, aggregate
 from lt_jax.writers import say
 
 Labels = npt.NDArray[np.int64]
 HISTOGRAM_BINS = 60
-MAPPED = 2000  # points of a map
-
-
-class Evaluated(NamedTuple):
-    """What classifiers say of a split.
-
-    Attributes:
-      counts: leading axis R.
-      predicted: classes, int ``[R, N]``.
-    """
-
-    counts: metrics.Counts
-    predicted: npt.NDArray[np.int32]
 
 
 def division_facts(
@@ -209,45 +195,6 @@ def _histograms(values: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Any]
         share = np.histogram(np.clip(v, bins[0], bins[-1]), bins)[0] / len(v)
         found[name] = {"median": float(edge[1]), "share": share.tolist()}
     return found
-
-
-def latent_map(
-    blocks: Sequence[dlsa.Block],
-    divided: dlsa.Divided,
-    features: Mapping[str, Any],
-    labels: Labels,
-    bound: float,
-) -> dict[str, npt.NDArray[Any]]:
-    """Latents of test samples in the first block of the first replica, on two axes.
-
-    The axes are those of the largest variance of the class means of the latents, along which
-    classes are furthest apart.
-
-    Args:
-      blocks: in order.
-      divided: of test.
-      features: of each split, ``[R, N, D]``.
-      labels: of test.
-      bound: of the flow's log-scales.
-
-    Returns:
-      ``points [M, 2]``, ``labels [M]``, ``parts [M]`` and ``centres [K, 2]``.
-    """
-    flow = jax.tree.map(lambda leaf: leaf[0], blocks[0].flow)
-    count = len(labels)
-    rows = np.random.default_rng(0).permutation(count)[:MAPPED]
-    chosen = jnp.asarray(features["test"][0, np.sort(rows)])
-    latents = np.asarray(dlsa.forward(flow, chosen, train=False, bound=bound)[0], np.float64)
-    own, part = labels[np.sort(rows)], divided.part[0, np.sort(rows)]
-    means = np.stack([latents[own == c].mean(axis=0) for c in np.unique(own)])
-    middle = means.mean(axis=0)
-    axes = np.linalg.svd(means - middle, full_matrices=False)[2][:2].T
-    return {
-        "points": (latents - middle) @ axes,
-        "labels": own,
-        "parts": part,
-        "centres": (np.asarray(blocks[0].centres[0], np.float64) - middle) @ axes,
-    }
 
 
 def part_names(replica: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from lt_jax.errors import InputError
 
 CLASSES, CLUSTERS, DIM, NUM = 3, 5, 4, 240
 OPTIONS = dlsa.HeadOptions(
-    epochs=400, batch_size=NUM, learning_rate=0.3, weight_decay=0.01, loss="cross_entropy"
+    epochs=400, batch_size=NUM, learning_rate=0.3, weight_decay=0.01, loss="cross_entropy", own=1.0
 )
 
 
@@ -95,7 +95,7 @@ def test_class_sampling_sees_all_classes_equally_often(samples):
 @pytest.mark.parametrize("head", ["linear", "cosine"])
 def test_logits_are_those_of_the_samples_part(samples, head):
     """Against a loop over samples in float64."""
-    options = OPTIONS._replace(head=head, scale=7.0)
+    options = OPTIONS._replace(head=head, scale=7.0, own=0.5)
     made = heads.init_heads(jax.random.key(1), DIM, CLASSES, 2)
     rng = np.random.default_rng(2)
     made = jax.tree.map(lambda v: jnp.asarray(rng.normal(size=v.shape), jnp.float32), made)
@@ -103,7 +103,10 @@ def test_logits_are_those_of_the_samples_part(samples, head):
     found = np.asarray(dlsa.part_logits(made, tables, inputs_of(samples), options))
     shared, own, shares, bias = (
         np.asarray(leaf, np.float64)
-        for leaf in (*(made[k]["kernel"] for k in ("shared", "own", "shares")), made["own"]["bias"])
+        for leaf in (
+            *(made[k]["kernel"] for k in ("shared", "own", "shares")),
+            made["shared"]["bias"],
+        )
     )
 
     def product(x, kernel):
@@ -115,7 +118,7 @@ def test_logits_are_those_of_the_samples_part(samples, head):
         x, g = np.float64(samples[0][i]), samples[2][i]
         p = np.float64(tables[g, samples[3][i]])
         p /= max(p.sum(), 1)
-        expected = product(x, shared) + product(x, own[g]) + p @ shares[g] + bias[g]
+        expected = product(x, shared) + 0.5 * product(x, own[g]) + p @ shares[g] + bias
         np.testing.assert_allclose(found[i], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -151,6 +154,7 @@ def test_seeds_side_by_side_are_those_one_after_another(samples):
         ({"head": "mlp"}, r"head is 'mlp'; expected 'linear' or 'cosine'"),
         ({"loss": "focal"}, r"loss is 'focal'; expected 'balanced_softmax' or 'cross_entropy'"),
         ({"sampling": "none"}, r"sampling is 'none'; expected 'instance' or 'class'"),
+        ({"own": -0.1}, r"own is -0.1; expected at least 0"),
         ({"epochs": 0}, r"epochs is 0; expected a positive number"),
         ({"learning_rate": -1.0}, r"learning_rate is -1.0; expected a positive number"),
     ],

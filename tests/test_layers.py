@@ -24,7 +24,8 @@ LAYERS = (
     ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "loop"),
     ("settings", "build", "prepare"),
     ("reported", "summaries", "report", "pictures", "masking_pictures", "finish"),
-    ("stage1", "features", "posthoc", "dividing", "dividing_report", "dividing_pictures"),
+    ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),
+    ("dividing_pictures", "dividing"),
     ("retrain", "train", "sweep", "evaluate", "cli"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -74,8 +74,8 @@ class Task(NamedTuple):
 
 
 def steps_per_epoch(task: Task, options: FlowOptions) -> int:
-    """As many pairs as there are samples left, on average over replicas; at least one step."""
-    return max(1, round(float(task.where.sum(axis=1).mean()) / options.batch_size))
+    """As many pairs as there are samples, in every block, so that all run the same program."""
+    return max(1, round(len(task.labels) / options.batch_size))
 
 
 def start_fit(keys: Array, task: Task, options: FlowOptions) -> Fit:
@@ -133,7 +133,7 @@ def make_advance(
 
 @functools.cache
 def _epoch_program(options: FlowOptions, steps: int) -> Callable[..., Any]:
-    """Compiled once for all blocks of one size."""
+    """Compiled once for all blocks."""
     epoch = make_epoch(options, steps, steps * options.epochs)
     return jax.jit(jax.vmap(epoch, in_axes=(0, 0, 0, 0, None, 0, 0)), donate_argnums=0)
 

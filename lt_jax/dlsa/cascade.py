@@ -40,7 +40,7 @@ class CascadeOptions(NamedTuple):
     take: float = 0.3
     thresholds: tuple[float, ...] = ()
     measured_on: str = "validation"
-    select: str = "pure_clusters"
+    select: str = "validation_likelihood"
     eval_every: int = 5
 
 

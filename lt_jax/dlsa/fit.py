@@ -37,7 +37,9 @@ class FlowOptions(NamedTuple):
       balance: coefficient of the balance term.
       purity: coefficient of the purity term.
       purity_floor: of the purity term's logarithms; 0 for none.
-      weight_power: of the likelihood's class weights.
+      weight_power: p of the likelihood's class weights, see `likelihood_weights`. As pairs have
+        every class equally often, -1 weighs samples equally: then head classes are the most
+        likely, and blocks take them first. The paper has 2, with which ours took tail classes.
       epochs: how many; one has as many pairs as there are samples, rounded to batches.
       batch_size: pairs in a step.
       optimizer: "sgd" or "adam".
@@ -46,28 +48,26 @@ class FlowOptions(NamedTuple):
       clip: largest norm of a gradient; 0 for none.
     """
 
-    num_clusters: int = 500
+    num_clusters: int = 100
     separation: float = 3.2
     num_blocks: int = 2
     hidden: int = 0
     bound: float = 3.0
-    likelihood: float = 4.0
+    likelihood: float = 1.0
     balance: float = 1.0
-    purity: float = 0.02
+    purity: float = 1.0
     purity_floor: float = 10.0
-    weight_power: float = 2.0
-    epochs: int = 50
-    batch_size: int = 1024
-    optimizer: str = "sgd"
-    learning_rate: float = 0.2
+    weight_power: float = -1.0
+    epochs: int = 60
+    batch_size: int = 128
+    optimizer: str = "adam"
+    learning_rate: float = 0.003
     momentum: float = 0.9
     clip: float = 1.0
 
 
 _POSITIVE = ("separation", "learning_rate")
-_AT_LEAST_0 = (
-    *("hidden", "bound", "likelihood", "balance", "purity", "purity_floor", "clip"),
-)
+_AT_LEAST_0 = (*("hidden", "bound", "likelihood", "balance", "purity", "purity_floor", "clip"),)
 _AT_LEAST_1 = ("num_blocks", "epochs", "batch_size")
 
 

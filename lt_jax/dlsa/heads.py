@@ -26,6 +26,9 @@ class HeadOptions(NamedTuple):
     Attributes:
       head: "linear", or "cosine", whose products with the features are of unit vectors.
       scale: of cosines.
+      own: how much of a part's classifier is its own, a factor of what it adds to the shared one; 1
+        in the paper. Below 1 steps and reach are smaller, and parts with few samples of a class
+        stay near what all know of it; 0 leaves the clusters' shares alone to tell parts apart.
       loss: "balanced_softmax" or "cross_entropy".
       sampling: "instance", or "class" for every class equally often.
       epochs: how many.
@@ -36,11 +39,12 @@ class HeadOptions(NamedTuple):
 
     head: str = "linear"
     scale: float = 16.0
+    own: float = 0.3
     loss: str = "balanced_softmax"
     sampling: str = "instance"
-    epochs: int = 150
+    epochs: int = 60
     batch_size: int = 128
-    learning_rate: float = 0.01
+    learning_rate: float = 0.1
     weight_decay: float = 5e-4
 
 
@@ -107,6 +111,10 @@ def check_head_options(options: HeadOptions) -> None:
         value = getattr(options, name)
         if value not in known:
             raise InputError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}")
+    for name in ("own", "weight_decay"):
+        value = getattr(options, name)
+        if not value >= 0:
+            raise InputError(f"{name} is {value!r}; expected at least 0")
     for name in ("epochs", "batch_size", "learning_rate", "scale"):
         value = getattr(options, name)
         if not value > 0:
@@ -129,16 +137,16 @@ def init_heads(key: Array, dim: int, num_classes: int, num_parts: int) -> Tree:
       >>> heads = init_heads(jax.random.key(0), 4, 3, 2)
       >>> heads["shared"]["kernel"].shape, heads["own"]["kernel"].shape
       ((4, 3), (2, 4, 3))
-      >>> heads["own"]["bias"].shape, heads["shares"]["kernel"].shape
-      ((2, 3), (2, 3, 3))
+      >>> heads["shared"]["bias"].shape, heads["shares"]["kernel"].shape
+      ((3,), (2, 3, 3))
     """
     one, two = jax.random.split(key)
     return {
-        "shared": {"kernel": 0.01 * jax.random.normal(one, (dim, num_classes))},
-        "own": {
-            "kernel": 0.01 * jax.random.normal(two, (num_parts, dim, num_classes)),
-            "bias": jnp.zeros((num_parts, num_classes)),
+        "shared": {
+            "kernel": 0.01 * jax.random.normal(one, (dim, num_classes)),
+            "bias": jnp.zeros(num_classes),
         },
+        "own": {"kernel": 0.01 * jax.random.normal(two, (num_parts, dim, num_classes))},
         "shares": {"kernel": jnp.zeros((num_parts, num_classes, num_classes))},
     }
 
@@ -146,10 +154,11 @@ def init_heads(key: Array, dim: int, num_classes: int, num_parts: int) -> Tree:
 def part_logits(heads: Tree, tables: Array, inputs: Inputs, options: HeadOptions) -> Array:
     r"""Logits of each sample by the classifier of its part.
 
-    .. math:: z = W_1 x + W_2^{(g)} x + V^{(g)} P + b^{(g)}
+    .. math:: z = W_1 x + b + s W_2^{(g)} x + V^{(g)} P
 
     W1 is shared by all parts, which learn what is particular to them: a part with few samples of a
-    class falls back on what the others know of it. P are the class shares of the sample's cluster.
+    class falls back on what the others know of it. P are the class shares of the sample's cluster,
+    and s is `HeadOptions.own`.
 
     Args:
       heads: from `init_heads`.
@@ -172,9 +181,9 @@ def part_logits(heads: Tree, tables: Array, inputs: Inputs, options: HeadOptions
     # Of all parts, then one of each sample: G is small, and gathering kernels would be [N, D, C].
     own = jax.vmap(lambda kernel: product(inputs.features, kernel))(heads["own"]["kernel"])
     aided = jnp.einsum("nk,gkc->gnc", class_shares(tables, inputs), heads["shares"]["kernel"])
-    each = own + aided + heads["own"]["bias"][:, None]
+    each = options.own * own + aided
     chosen = jnp.take_along_axis(each, inputs.part[None, :, None], axis=0)[0]
-    return product(inputs.features, heads["shared"]["kernel"]) + chosen
+    return product(inputs.features, heads["shared"]["kernel"]) + heads["shared"]["bias"] + chosen
 
 
 def _optimizer(options: HeadOptions, total_steps: int) -> optax.GradientTransformation:

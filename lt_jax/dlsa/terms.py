@@ -26,7 +26,7 @@ def likelihood_weights(class_counts: npt.ArrayLike, *, power: float = 2.0) -> Ve
 
     Args:
       class_counts: samples of each class, ``[C]``.
-      power: p; 0 for equal weights.
+      power: p; 0 for equal weights, -1 for weights as the counts.
 
     Returns:
       Weights, float64 ``[C]``; 0 for a class without samples, which no pair has.
@@ -37,6 +37,8 @@ def likelihood_weights(class_counts: npt.ArrayLike, *, power: float = 2.0) -> Ve
     Example:
       >>> likelihood_weights([20, 10]).round(3)
       array([0.4, 1.6])
+      >>> likelihood_weights([20, 10], power=-1.0).round(3)
+      array([1.333, 0.667])
 
     Source: Xu et al., ECCV 2022.
     """
