@@ -14,6 +14,8 @@ after three steps of lt_jax's compiled program. It then measures
     width is fixed, as with that of D the layers would grow with D squared;
  3. memory of one training step at the paper's size: the most a fresh process had less what it had
     after importing and making the features, and XLA's own count of its program's temporaries.
+    "released" needs about 2.6 times [2 B, K, D]; without room for 3 its batch is halved until there
+    is, and the JSON says so.
 
 Where cores are shared with other work use one; compare ratios rather than seconds. Linux only.
 
@@ -63,7 +65,7 @@ class Size(NamedTuple):
         fields = {"num_clusters": self.clusters, "hidden": self.hidden, "batch_size": self.batch}
         fields |= {"likelihood": 1.0, "balance": 1.0, "purity": 0.02, "purity_floor": 10.0}
         fields |= {"separation": 3.2, "num_blocks": 2, "bound": 3.0, "weight_power": 2.0}
-        fields |= {"epochs": 1, "optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9}
+        fields |= {"epochs": 1, "optimizer": "sgd", "learning_rate": 1e-3, "momentum": 0.9}
         return dlsa.FlowOptions(**(fields | {"clip": 0.0} | changes))
 
 
@@ -321,7 +323,8 @@ def proc(path, name):
 def memory_of(row, size):
     """Bytes that one training step adds to this process, which has to be a fresh one."""
     options, data, result = size.options(), make_data(size), {}
-    shapes = jax.eval_shape(lambda key: init_fit(key, size.dim, options, 1), jax.random.key(0))
+    state, centres = jax.eval_shape(lambda k: init_fit(k, size.dim, options, 1), jax.random.key(0))
+    shapes = state.flow, centres
     before = proc("/proc/self/status", "VmRSS")
     if row == "lt_jax":
         ours = JaxTraining(size, options, 1, data)
@@ -331,25 +334,27 @@ def memory_of(row, size):
         ours.run()
     else:  # drawn by NumPy, so that JAX adds nothing
         rng = np.random.default_rng(0)
-        state, centres = jax.tree.map(
-            lambda s: 0.01 * rng.standard_normal(s.shape, np.float32), shapes
+        flow, centres = jax.tree.map(
+            lambda shape: 0.01 * rng.standard_normal(shape.shape, np.float32), shapes
         )
-        TorchTraining(state.flow, centres, options, data, row).step()
+        net = TorchTraining(flow, centres, options, data, row)
+        del flow
+        net.step()
     return result | {"peak_bytes": proc("/proc/self/status", "VmHWM") - before}
 
 
-def memory(size, quick):
-    """`memory_of` lt_jax and both forms; of "released" only if there is enough."""
-    two = 2 * size.batch * size.clusters * size.dim * 4
-    result = {"size": size._asdict(), "differences_bytes": two}
+def memory(size):
+    """`memory_of` lt_jax and both forms; of "released" with as large a batch as there is room."""
+    differences = 2 * size.batch * size.clusters * size.dim * 4
+    result = {"size": size._asdict(), "differences_bytes": differences}
     for row in ("lt_jax", *FORMS):
-        free = proc("/proc/meminfo", "MemAvailable")
-        if row == "released" and free < 2.8 * two:
-            result[row] = {"peak_bytes": two, "note": f"[2 B, K, D] alone: {free} bytes free"}
-            continue
-        command = [sys.executable, __file__, f"--child={row}", *["--quick"] * quick]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        result[row] = json.loads(done.stdout)
+        batch, room = size.batch, proc("/proc/meminfo", "MemAvailable") / 3
+        while row == "released" and batch > 1 and differences * batch / size.batch > room:
+            batch //= 2
+        child = json.dumps([row, *size._replace(batch=batch)])
+        command = [sys.executable, __file__, f"--child={child}"]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        result[row] = {"batch": batch, **json.loads(done.stdout)}
     return result
 
 
@@ -358,9 +363,9 @@ def show(report):
     print("largest differences from lt_jax:", report["differences"])
     for row in ("lt_jax", *FORMS):
         rate, most = report["speed"][row], report["memory"][row]
-        ratio, note = rate["lt_jax_ratio_quartiles"][1], most.get("note", "")
-        print(f"{row:9s}{rate['pairs_per_s_median']:9.0f} pairs/s, lt_jax {ratio:.2f} times as fast; "
-              f"{most['peak_bytes'] / 2**20:.0f} MiB for a step {note}")  # fmt: skip
+        ratio = rate["lt_jax_ratio_quartiles"][1]
+        print(f"{row:9s}{rate['pairs_per_s_median']:9.0f} pairs/s, lt_jax {ratio:.2f} as many; "
+              f"{most['peak_bytes'] / 2**20:.0f} MiB for a step of {most['batch']}")  # fmt: skip
     ours, differences = report["memory"]["lt_jax"], report["memory"]["differences_bytes"]
     compiling, own = ours["peak_of_compiling_bytes"] / 2**20, ours["xla_temp_bytes"] / 2**20
     print(f"lt_jax: {compiling:.0f} MiB to compile, of temporaries {own:.0f} MiB; "
@@ -383,15 +388,16 @@ def main():
     jax.config.update("jax_platforms", "cpu")
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
-    plan = PLANS["quick" if arguments.quick else "full"]
     if arguments.child:
-        print(json.dumps(memory_of(arguments.child, plan["memory"])))
+        row, *size = json.loads(arguments.child)
+        print(json.dumps(memory_of(row, Size(*size))))
         return
+    plan = PLANS["quick" if arguments.quick else "full"]
     report = environment.stamp()
     report["versions"]["torch"] = torch.__version__
     report["hardware"] |= {"cores_used": cores, "load_average": os.getloadavg()[0]}
     report["differences"] = check()
-    report["memory"] = memory(plan["memory"], arguments.quick)
+    report["memory"] = memory(plan["memory"])
     report["speed"] = speed(plan["speed"], arguments.repeats, arguments.released_steps)
     report["sweep"] = sweep(plan, arguments.repeats)
     report["sweep_size"] = plan["sweep"]._asdict()

@@ -30,7 +30,7 @@ def get_config(modes: str = "4") -> ConfigDict:
     config.train.epochs = 20
     config.train.batch_size = 128
     # Chosen on validation of four modes.
-    config.retrain.cascade.depth = 2
+    config.retrain.cascade.update(depth=2, select="pure_clusters")
     config.retrain.flow.update(num_clusters=50, hidden=64, purity=3.0, epochs=60)
     config.retrain.heads.own = 1.0
     return config
