@@ -1,6 +1,6 @@
 """Features that no network has seen: the first principal components of the pixels of a TFDS set.
 
-    python benchmarks/pixel_features.py --data_dir=DIR --source=tfds:fashion_mnist --out=features/pixels
+    python benchmarks/pixel_features.py --data_dir=DIR --out=features/fashion_pixels
 
 On features of a network that was trained on the same classes a linear classifier is hard to beat:
 they were made for one. These were not. Writes train.npz and test.npz for

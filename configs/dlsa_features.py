@@ -3,9 +3,9 @@ r"""DLSA, and the classifiers it is compared with, on features from files.
     python launch/dlsa.py --config=configs/dlsa_features.py:DIR,dlsa --workdir=runs/dlsa_mine
     python launch/sweep.py --config=configs/dlsa_features.py --sweep=all,DIR --workdir=runs/mine
 
-DIR has train and test, maybe validation: each a file of ``features`` [N, D] and ``labels`` [N], .npz
-or .h5, or the parts that `launch/extract_features.py` writes. Without validation a tenth or so is
-cut from train by ``--config.data.validation_size``; features that are not long-tailed become so by
+DIR has train and test, maybe validation: each a file of ``features`` [N, D] and ``labels`` [N],
+.npz or .h5, or the parts that `launch/extract_features.py` writes. Without validation some are cut
+from train by ``--config.data.validation_size``; features that are not long-tailed become so by
 ``--config.data.imbalance``.
 """
 

@@ -175,10 +175,11 @@ def _second_stage(config: ConfigDict) -> None:
 
 def _division(config: ConfigDict) -> None:
     """Chosen on validation, on the features of cross-entropy."""
-    division = config.retrain
-    division.cascade.depth = 2
-    division.flow.num_clusters = 100 if config.data.source == "tfds:cifar100" else 50
-    division.flow.purity = 0.1
+    config.retrain.flow.purity = 0.1
+    if config.data.source == "tfds:cifar100":
+        config.retrain.heads.weight_decay = 5e-3
+    else:
+        config.retrain.flow.num_clusters = 50
 
 
 def get_sweep(name: str) -> list[str]:
