@@ -80,6 +80,9 @@ class BlockTraining(NamedTuple):
         if found is not None:
             fit = fit._replace(**found.state, epoch=found.step)
             fit = fit._replace(score=np.asarray(fit.score))
+            if fit.epoch == self.flow.epochs:  # its rows, and those of later blocks, stay
+                saved.close()
+                return fit
             say(f"block {number + 1}: going on from epoch {fit.epoch}.")
         rows = MetricsFile(self.folder / workdir.METRICS, before + fit.epoch)
         board = TensorBoard(

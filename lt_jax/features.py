@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,10 +20,35 @@ from lt_jax.steps import Split, plain_inputs
 from lt_jax.writers import say
 
 Array = jax.Array
+Program = Callable[[Any, Any, Split, Array], Array]
+
+
+def feature_program(frozen: Frozen, mesh: Mesh) -> Program:
+    """``(params, stats, split, indices) -> features``, compiled once for splits of one size.
+
+    Args:
+      frozen: the network.
+      mesh: devices that share each batch.
+
+    Returns:
+      The function.
+    """
+
+    def forward(params: Any, stats: Any, split: Split, indices: Array) -> Array:
+        indices = jax.lax.with_sharding_constraint(indices, sharding.split_batch(mesh))
+        return frozen.network.features(params, stats, plain_inputs(split, indices))
+
+    return jax.jit(
+        forward, out_shardings=sharding.replicated(mesh), compiler_options=compiler_options()
+    )
 
 
 def feature_splits(
-    frozen: Frozen, splits: dict[str, Split], mesh: Mesh, options: Config
+    frozen: Frozen,
+    splits: dict[str, Split],
+    mesh: Mesh,
+    options: Config,
+    program: Program | None = None,
 ) -> dict[str, Split]:
     """The splits with features, float32 ``[R, N, D]``, in place of images.
 
@@ -31,17 +57,13 @@ def feature_splits(
       splits: of images, on the device.
       mesh: devices that share each batch.
       options: with ``eval_batch_size``.
+      program: from `feature_program`, if there is one already.
 
     Returns:
       Splits on the device.
     """
-
-    def forward(params: Any, stats: Any, split: Split, indices: Array) -> Array:
-        indices = jax.lax.with_sharding_constraint(indices, sharding.split_batch(mesh))
-        return frozen.network.features(params, stats, plain_inputs(split, indices))
-
     everywhere = sharding.replicated(mesh)
-    compiled = jax.jit(forward, out_shardings=everywhere, compiler_options=compiler_options())
+    compiled = feature_program(frozen, mesh) if program is None else program
     result = {}
     for name, split in splits.items():
         count = len(split.labels)

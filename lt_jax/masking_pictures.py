@@ -26,6 +26,8 @@ def history(metrics_path: Path) -> dict[str, np.ndarray]:
       ``epoch [T]`` and, ``[T, C]`` each, ``ratio``, ``ideal_ratio``, ``divergence_positives`` and
       ``divergence_negatives``; empty if the run has no masks.
     """
+    if not metrics_path.exists():  # of a classifier that was computed
+        return {}
     rows = [row for row in read_metrics(metrics_path) if row["split"] == OBJECTIVE]
     names = ("ratio", "ideal_ratio", "divergence_positives", "divergence_negatives")
     if not rows or any(name not in rows[0] for name in names):

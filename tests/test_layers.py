@@ -25,7 +25,7 @@ LAYERS = (
     ("settings", "build", "prepare"),
     ("reported", "summaries", "report", "pictures", "masking_pictures", "finish"),
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),
-    ("dividing_pictures", "dividing"),
+    ("dividing_pictures", "dividing", "extract"),
     ("retrain", "train", "sweep", "evaluate", "cli"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

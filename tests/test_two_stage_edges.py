@@ -287,3 +287,10 @@ def test_best_weights_are_used(tmp_path, ce):
         checkpoint(tmp_path / "r")["stats"]["params"]["head"]["kernel"],
         b["params"]["head"]["kernel"],
     )
+
+
+def test_a_computed_classifier_is_drawn_too(tmp_path, ce):
+    """It has no metrics file, whose absence must not stop the run after its summary."""
+    config = second("tau_norm", train__picture=True)
+    retrain(config, tmp_path, ce.folder)
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
