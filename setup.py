@@ -31,11 +31,13 @@ EXTRAS = {
         "Pillow>=10",  # decodes their images
     ],
     "tensorboard": ["tensorboardX>=2.6.4,<3"],  # event files without TensorFlow
+    "dlsa": ["h5py>=3.12,<4"],  # features in .h5 files, as released features are
     "pretrained": ["safetensors>=0.8,<1"],  # weights of trained backbones, without pickle
 }
 EXTRAS["dev"] = [
     *EXTRAS["tfds"],
     *EXTRAS["tensorboard"],
+    *EXTRAS["dlsa"],
     *EXTRAS["pretrained"],
     "pytest>=8,<10",  # the tests
     "pytest-xdist>=3.6,<4",  # on both cores

@@ -61,3 +61,54 @@ def small_multi_label(config: ConfigDict, *, epochs: int, learning_rate: float) 
     config.optimizer.learning_rate = learning_rate
     config.optimizer.warmup_epochs = 2.0
     multi_label_losses(config)
+
+
+def released_division(
+    config: ConfigDict,
+    *,
+    likelihood: float,
+    balance: float,
+    purity: float,
+    batch_size: int,
+    epochs: int,
+) -> None:
+    """The settings of DLSA's released code, for features of dimension 2048.
+
+    Its likelihood is a sum over dimensions whose weights sum to 1 over classes, ours a mean with
+    weights of mean 1: the coefficient becomes that of the release times D / C, which the caller
+    gives. Log-scales stay bounded, and so does the purity term.
+
+    Args:
+      config: of a run with a division; changed in place.
+      likelihood: coefficient of the term, times D / C.
+      balance: coefficient of the term.
+      purity: coefficient of the term.
+      batch_size: pairs in a step.
+      epochs: of a block's flow.
+
+    Example:
+      >>> from lt_jax.configuration import base_config
+      >>> config = base_config("cross_entropy/dlsa")
+      >>> released_division(
+      ...     config, likelihood=4.1, balance=1.0, purity=0.02, batch_size=1024, epochs=50
+      ... )
+      >>> config.retrain.flow.num_clusters, config.retrain.heads.epochs
+      (500, 150)
+
+    Source: Xu et al., ECCV 2022, and their code.
+    """
+    division = config.retrain
+    division.cascade.update(depth=1, take=0.3, measured_on="train", select="pure_clusters")
+    division.flow.update(
+        num_clusters=500,
+        separation=3.2,  # deviation 0.05 of the coordinates at D = 2048
+        likelihood=likelihood,
+        balance=balance,
+        purity=purity,
+        weight_power=2.0,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer="sgd",
+        learning_rate=0.2,
+    )
+    division.heads.update(own=1.0, epochs=150, batch_size=128, learning_rate=0.01)

@@ -348,7 +348,7 @@ def test_extracted_features_are_those_of_the_run_and_a_data_source(done, tmp_pat
     assert dataset.class_counts.tolist() == summary["data"]["class_counts"]
     assert dataset.train_images.shape[1] == PixelNet.num_features
     assert len(dataset.validation_labels) == summary["data"]["total_validation"]
-    assert train(config, tmp_path / "linear")["test"]["last"]["mean"]["top1"] > 0.5
+    assert train(config, tmp_path / "linear")["test"]["last"]["mean"]["top1"] > 0.25
 
 
 def write(folder: Path, suffix=".npz", **changes):

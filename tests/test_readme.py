@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from lt_jax.configuration import base_config
 from lt_jax.objectives import METHODS
-from lt_jax.two_stage import POST_HOC, STAGES, TRAINED, stage_fields
+from lt_jax.two_stage import KINDS, STAGES, stage_fields
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -67,11 +67,17 @@ def test_every_method_is_in_the_table(method):
 def test_every_second_stage_is_in_the_table_and_its_fields_in_the_reference(stage):
     assert f"| `{stage}` |" in README.split("### Second stages")[1].split("## Training")[0]
     table = README.split("### Fields of a config")[1].split("## Adding")[0]
-    for name in stage_fields(stage):
-        assert f"`retrain.{name}`" in table or f"`{name}`" in table, name
+    for name, value in stage_fields(stage).items():
+        group = isinstance(value, dict) and stage == "dlsa"
+        for field in value if group else [name]:
+            assert (
+                f"`retrain.{name}`" in table
+                or f"`{field}`" in table
+                or (group and f"`retrain.{name}.{field}`" in table)
+            ), field
 
 
-@pytest.mark.parametrize("kind", [*TRAINED, *POST_HOC])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_second_stage_is_in_the_reference(kind):
     assert f"`{kind}`" in next(row for row in README.splitlines() if "`retrain.method`" in row)
 

@@ -1,0 +1,44 @@
+r"""DLSA on features of iNaturalist 2018, with the settings of ImageNet-LT.
+
+    python launch/dlsa.py --config=configs/dlsa_inat18.py:DIR --workdir=runs/dlsa_inat18
+
+DIR has train and test, each a file of ``features`` [N, 2048] and ``labels`` [N], .npz or .h5; see
+configs/dlsa_features.py. The release reads such files too. Its settings for this set are not
+known to us: they are those of ImageNet-LT.
+"""
+
+from ml_collections import ConfigDict
+
+from lt_jax.configuration import base_config
+from lt_jax.recipes import released_division
+
+NUM_CLASSES, DIM = 8_142, 2048
+
+
+def get_config(folder: str = "features/inat18") -> ConfigDict:
+    """Config for a folder of features.
+
+    Args:
+      folder: where they are.
+
+    Returns:
+      The config.
+    """
+    config = base_config("cross_entropy/dlsa")
+    config.name = "inat18_dlsa"
+    config.data.source = f"features:{folder}"
+    config.data.num_classes = NUM_CLASSES
+    config.data.imbalance = 0.0  # as they are
+    config.data.validation_size = 0
+    config.model.name = "linear"
+    config.train.epochs = 30
+    config.train.batch_size = 512
+    released_division(
+        config,
+        likelihood=2.0 * DIM / NUM_CLASSES,
+        balance=1.0,
+        purity=0.02,
+        batch_size=1024,
+        epochs=50,
+    )
+    return config
