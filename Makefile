@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python launch/demo.py --workdir=demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -162,10 +162,10 @@ def test_files_that_are_not_npz_are_refused(tmp_path, npz):
 
 
 @pytest.mark.parametrize("source", ["", "cifar10", "tfds:", "arrays:", "digits:x", "http://x"])
-def test_an_unknown_source_is_told_the_three_forms(source):
+def test_an_unknown_source_is_told_the_forms(source):
     with pytest.raises(
         InputError,
-        match=r"expected 'digits', 'tfds:<name>' or 'arrays:<file.npz>', or .* 'multi_digits' and",
+        match=r"expected 'digits', 'tfds:<name>', 'arrays:<file.npz>', .* 'multi_digits' and",
     ):
         data.load_source(source)
 

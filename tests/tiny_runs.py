@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -133,6 +134,13 @@ def snapshot(folder: Path) -> dict[str, tuple]:
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         found[str(path.relative_to(folder))] = (path.stat().st_mtime_ns, content)
     return found
+
+
+def compiled_folder(tmp_path_factory) -> Path:
+    """Where all workers of a test run keep what they have compiled."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return shared / "compiled"
 
 
 @contextlib.contextmanager
