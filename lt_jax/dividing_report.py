@@ -11,7 +11,7 @@ import numpy.typing as npt
 from lt_jax import dlsa, metrics
 from lt_jax.dividing_heads import Evaluated
 from lt_jax.report import difference_text, table_rows
-from lt_jax.summaries import Scores, aggregate
+from lt_jax.summaries import Scores, aggregate, undivided
 from lt_jax.writers import say
 
 Labels = npt.NDArray[np.int64]
@@ -205,11 +205,6 @@ def part_names(replica: Mapping[str, Any]) -> list[str]:
 def parts_of(replica: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The facts about all parts, the rest last."""
     return [*replica["blocks"], replica["rest"]]
-
-
-def undivided(summary: Scores) -> Scores:
-    """The summary of the same classifier of the whole set, to be compared with."""
-    return {**summary, "name": "undivided", "test": {"last": summary["division"]["without"]}}
 
 
 def tell_division(summary: Scores | None) -> None:

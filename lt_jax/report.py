@@ -20,6 +20,7 @@ from lt_jax.summaries import (
     main_columns,
     paired_difference,
     row_name,
+    undivided,
     with_deviation,
 )
 from lt_jax.writers import say
@@ -139,6 +140,11 @@ def _further_columns(summaries: Sequence[Scores]) -> dict[str, list[str]]:
         result["against its stage 1"] = [
             difference_text(s, first_row(s)) if "stage1" in s else "" for s in summaries
         ]
+    if any("division" in summary for summary in summaries):
+        result["undivided"] = [_undivided_score(summary) for summary in summaries]
+        result["against undivided"] = [
+            difference_text(s, undivided(s)) if "division" in s else "" for s in summaries
+        ]
     return result
 
 
@@ -155,6 +161,13 @@ def _stage1_score(summary: Scores) -> str:
         return ""
     test = summary["stage1"]["test"]["last"]
     name = headline(summary)
+    return with_deviation(test["mean"][name], test["std"][name])
+
+
+def _undivided_score(summary: Scores) -> str:
+    if "division" not in summary:
+        return ""
+    test, name = summary["division"]["without"], headline(summary)
     return with_deviation(test["mean"][name], test["std"][name])
 
 

@@ -178,6 +178,11 @@ def first_row(summary: Scores) -> Scores:
     return {**summary, **summary["stage1"]}
 
 
+def undivided(summary: Scores) -> Scores:
+    """What the summary of a division says about the same classifier of the whole set, as one."""
+    return {**summary, "name": "undivided", "test": {"last": summary["division"]["without"]}}
+
+
 def row_name(summary: Scores) -> str:
     """The method of a run: its name without that of the data.
 

@@ -13,14 +13,15 @@ from tiny_runs import Killed, PixelNet, compiled_folder, compiled_once, snapshot
 from lt_jax import dividing_blocks, dlsa, features, models
 from lt_jax.data import load_dataset
 from lt_jax.data.feature_files import read_feature_folder, shard_name
-from lt_jax.dividing_report import imbalance_of, part_rows, tell_division, undivided
+from lt_jax.dividing_report import imbalance_of, part_rows, tell_division
 from lt_jax.errors import InputError
 from lt_jax.extract import extract_features
 from lt_jax.loop import NonFiniteError, Stop
+from lt_jax.report import write_tables
 from lt_jax.retrain import retrain
 from lt_jax.stage1 import Frozen
 from lt_jax.steps import Split
-from lt_jax.summaries import paired_difference
+from lt_jax.summaries import paired_difference, undivided
 from lt_jax.train import train
 
 SEEDS = 2
@@ -127,7 +128,7 @@ def test_gini_against_its_definition():
     assert imbalance_of(np.zeros(3)) == 0.0
 
 
-def test_it_is_told_and_drawn(done, capsys):
+def test_it_is_told_and_drawn(done, capsys, tmp_path):
     _, folder, summary = done
     assert (folder / "stage2" / "division.png").stat().st_size > 20_000
     header, *rows = part_rows(summary["division"]["replicas"])
@@ -139,6 +140,10 @@ def test_it_is_told_and_drawn(done, capsys):
     assert f"divided against undivided: {100 * difference:+.1f}" in captured.err
     assert "block 2" in captured.out
     tell_division(None)
+    write_tables([summary], tmp_path)
+    table = (tmp_path / "table.md").read_text()
+    assert "| undivided | against undivided |" in table
+    assert f"{100 * difference:+.1f}" in table.splitlines()[2]
 
 
 def test_stage_1_and_the_rest_of_a_summary_are_there(done):
