@@ -32,5 +32,4 @@ def get_config(modes: str = "4") -> ConfigDict:
     # Chosen on validation of four modes.
     config.retrain.cascade.update(depth=2, select="pure_clusters")
     config.retrain.flow.update(num_clusters=50, hidden=64, purity=3.0, epochs=60)
-    config.retrain.heads.own = 1.0
     return config

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from lt_jax import cli
 from lt_jax.dividing_report import tell_division
+from lt_jax.errors import InputError
 from lt_jax.retrain import retrain
 from lt_jax.stage1 import config_of
 from lt_jax.train import train
@@ -25,6 +26,11 @@ FROM = flags.DEFINE_string(
 
 def main(config: ConfigDict, workdir: str) -> None:
     """Divides, and tells what came of it."""
+    if config.retrain.method != "dlsa":
+        raise InputError(
+            f"config.retrain.method is {config.retrain.method!r}; expected 'dlsa', as of"
+            " configs/dlsa_digits.py"
+        )
     if not FROM.value:
         tell_division(train(config, workdir))
         return
