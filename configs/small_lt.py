@@ -174,7 +174,7 @@ def _second_stage(config: ConfigDict) -> None:
 
 
 def _division(config: ConfigDict) -> None:
-    """Chosen on validation, on the features of cross-entropy."""
+    """Weight decay is chosen on validation, on the features of cross-entropy."""
     config.retrain.flow.purity = 0.1
     if config.data.source == "tfds:cifar100":
         config.retrain.heads.weight_decay = 5e-3
