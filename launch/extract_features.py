@@ -5,7 +5,7 @@ r"""Writes the features of a finished run into files, for DLSA or for anything e
         --workdir=runs/dlsa_seed_0
 
 Each seed has a folder with train, validation and test in parts of --shard_size examples. Stop it or
-kill it, start the same command again, and it goes on; several processes share the parts.
+kill it, start the same command again, and it goes on.
 """
 
 from absl import flags

@@ -98,7 +98,7 @@ class _Run:
         self.classes = stage.dataset.num_classes
         self.seeds = seeds_of(stage.config)
         per_seed = jax.vmap(jax.random.key)(np.asarray(self.seeds, np.uint32))
-        # Another stage, other draws; one key for each block, and one for the classifiers.
+        # As in every second stage; one key for each block, and one for the classifiers.
         keys = jax.vmap(lambda key: jax.random.fold_in(key, 2))(per_seed)
         depth = options.cascade.depth
         fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
@@ -115,7 +115,6 @@ class _Run:
 
     def go(self) -> dict[str, Any] | None:
         """Everything; None if a signal stopped it."""
-        started = time.monotonic()
         config = self.stage.config
         training = BlockTraining(
             self.stage.folder,
@@ -128,11 +127,16 @@ class _Run:
             self.whole,
         )
         with Stop() as stop:
-            blocks = training.blocks(stop)
-            return None if blocks is None else self._finish(blocks, started)
+            found = training.blocks(stop)
+            return None if found is None else self._finish(*found, stop)
 
-    def _finish(self, blocks: list[dlsa.Block], started: float) -> dict[str, Any]:
+    def _finish(
+        self, blocks: list[dlsa.Block], seconds: float, stop: Stop
+    ) -> dict[str, Any] | None:
         """Trains the classifiers, evaluates them, and writes what was found."""
+        if _stopped(stop):
+            return None
+        started = time.monotonic()
         bound, counts = self.options.flow.bound, self.stage.dataset.class_counts
         divided = {name: dlsa.divide(blocks, x, bound) for name, x in self.features.items()}
         inputs = {
@@ -150,6 +154,8 @@ class _Run:
             batch_size=self.stage.config["train"]["eval_batch_size"],
         )
         heads, evaluated = classify(tables, inputs)
+        if _stopped(stop):
+            return None
         say("training the same classifier of the whole set, for comparison.")
         # All in one part and one empty cluster: the same shapes, so that nothing is compiled anew.
         whole = {
@@ -162,7 +168,7 @@ class _Run:
         facts = division_facts(blocks, divided, self.labels, evaluated, without, scoring, counts)
         points = latent_map(blocks, divided["test"], self.features, self.labels["test"], bound)
         np.savez(self.stage.folder / LATENTS, allow_pickle=False, **points)
-        summary = self._summary(scoring, evaluated, facts, time.monotonic() - started)
+        summary = self._summary(scoring, evaluated, facts, seconds + time.monotonic() - started)
         if self.stage.config["train"]["picture"]:
             save_division(summary, points, self.stage.folder / PICTURE)
         return summary
@@ -209,6 +215,15 @@ class _Run:
         saved.close()
 
 
+def _stopped(stop: Stop) -> bool:
+    """Whether a signal came while the classifiers, which take seconds, were not yet done."""
+    if not stop.asked:
+        return False
+    stop.unheeded = None
+    say("stopped; the blocks are saved. Start it again to train the classifiers.")
+    return True
+
+
 def check_division(config: Mapping[str, Any], dataset: Any) -> None:
     """Refuses a division that could not run, so that it is known before stage 1 is trained.
 
@@ -227,9 +242,17 @@ def check_division(config: Mapping[str, Any], dataset: Any) -> None:
         )
     dlsa.check_validation(options.cascade, len(dataset.validation_labels) > 0)
     log_prior(dataset.class_counts)  # refuses a class without samples
-    examples = len(dataset.train_labels)
-    if examples < options.flow.num_clusters:
+    examples, clusters = len(dataset.train_labels), options.flow.num_clusters
+    if examples < clusters:
         raise InputError(
-            f"config.retrain.flow.num_clusters is {options.flow.num_clusters}; expected at most"
-            f" {examples}, the number of training examples"
+            f"config.retrain.flow.num_clusters is {clusters}; expected at most {examples}, the"
+            " number of training examples"
+        )
+    cascade = options.cascade
+    left = int(examples * (1 - cascade.take) ** (cascade.depth - 1))
+    if not cascade.thresholds and left < clusters:
+        raise InputError(
+            f"config.retrain.flow.num_clusters is {clusters}, but about {left} of {examples}"
+            f" training examples come to the last of {cascade.depth} blocks; expected fewer"
+            " clusters, or a smaller depth or take"
         )

@@ -42,47 +42,52 @@ class BlockTraining(NamedTuple):
     keys: Array
     whole: dlsa.Task
 
-    def blocks(self, stop: Stop) -> list[dlsa.Block] | None:
+    def blocks(self, stop: Stop) -> tuple[list[dlsa.Block], float] | None:
         """Trains all blocks, or what is missing of them.
 
         Args:
           stop: notices signals.
 
         Returns:
-          The blocks in order; None if a signal stopped their training.
+          The blocks in order, and the seconds that their training took, with those before it was
+          resumed; None if a signal stopped it.
 
         Raises:
           InputError: if fewer samples come to a block than it has clusters.
           NonFiniteError: if a loss stops being finite.
         """
         made: list[dlsa.Block] = []
+        seconds = 0.0
         total = self.cascade.depth * self.flow.epochs
         enabled = self.options["progress"]
         with ProgressBar(self.name, total, enabled=enabled, unit="pairs") as bar:
             for number in range(self.cascade.depth):
                 task = dlsa.rest_of(made, self.whole, self.flow.bound)
-                fit = self._fitted(number, task, stop, bar)
-                if fit is None:
+                found = self._fitted(number, task, stop, bar)
+                if found is None:
                     return None
+                fit, took = found
+                seconds += took
                 made.append(dlsa.closed(fit, task, number, self.flow, self.cascade))
-        return made
+        return made, seconds
 
     def _fitted(
         self, number: int, task: dlsa.Task, stop: Stop, bar: ProgressBar
-    ) -> dlsa.Fit | None:
-        """The trained flow of a block, from where an earlier call stopped."""
+    ) -> tuple[dlsa.Fit, float] | None:
+        """The trained flow of a block, from where an earlier call stopped, and its seconds."""
         keys, before = self.keys[number], number * self.flow.epochs
         saved = Checkpoints(
             self.folder / workdir.CHECKPOINTS / f"block_{number}", self.options["keep_checkpoints"]
         )
         fit = dlsa.start_fit(keys, task, self.flow)
-        found = saved.restore(_arrays(fit))
+        found, before_it = saved.restore(_arrays(fit)), 0.0
         if found is not None:
             fit = fit._replace(**found.state, epoch=found.step)
             fit = fit._replace(score=np.asarray(fit.score))
+            before_it = found.notes["seconds"]
             if fit.epoch == self.flow.epochs:  # its rows, and those of later blocks, stay
                 saved.close()
-                return fit
+                return fit, before_it
             say(f"block {number + 1}: going on from epoch {fit.epoch}.")
         rows = MetricsFile(self.folder / workdir.METRICS, before + fit.epoch)
         board = TensorBoard(
@@ -92,6 +97,9 @@ class BlockTraining(NamedTuple):
         )
         pairs = dlsa.steps_per_epoch(task, self.flow) * self.flow.batch_size
         watch = _Watch(fit.epoch)
+
+        def notes() -> dict[str, float]:
+            return {"seconds": before_it + time.monotonic() - watch.started}
 
         def after_epoch(fit: dlsa.Fit, facts: Mapping[str, Any]) -> bool:
             row = self._row(number, before + fit.epoch, facts)
@@ -104,7 +112,7 @@ class BlockTraining(NamedTuple):
             bar.advance(before + fit.epoch)
             if looked or stop.asked:
                 # A copy, as the next epoch overwrites the arrays.
-                saved.save(fit.epoch, jax.tree.map(np.array, _arrays(fit)), {})
+                saved.save(fit.epoch, jax.tree.map(np.array, _arrays(fit)), notes())
             if stop.asked and fit.epoch < self.flow.epochs:
                 stop.unheeded = None
                 say(f"saved epoch {fit.epoch} of block {number + 1}; start it again to go on.")
@@ -112,9 +120,10 @@ class BlockTraining(NamedTuple):
             return True
 
         try:
-            return dlsa.fit_block(
+            done = dlsa.fit_block(
                 keys, task, self.flow, self.cascade, fit=fit, after_epoch=after_epoch
             )
+            return None if done is None else (done, notes()["seconds"])
         finally:
             for thing in (rows, board, saved):
                 thing.close()

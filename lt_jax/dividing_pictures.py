@@ -50,7 +50,9 @@ def latent_map(
     own, part = labels[np.sort(rows)], divided.part[0, np.sort(rows)]
     means = np.stack([latents[own == c].mean(axis=0) for c in np.unique(own)])
     middle = means.mean(axis=0)
-    axes = np.linalg.svd(means - middle, full_matrices=False)[2][:2].T
+    found = np.linalg.svd(means - middle, full_matrices=False)[2][:2]
+    axes = np.zeros((len(middle), 2))  # a second of zeros where there is one class or feature
+    axes[:, : len(found)] = found.T
     return {
         "points": (latents - middle) @ axes,
         "labels": own,
@@ -196,4 +198,4 @@ def _draw_map(axes: Any, points: Mapping[str, npt.NDArray[Any]]) -> None:
     axes.scatter(x[taken], y[taken], s=10, c=colours[taken])
     axes.scatter(*points["centres"].T, marker="+", s=18, color="black", lw=0.6)
     axes.set(title="latents, first block and seed (filled: taken; +: centres)")
-    axes.set(xlabel="colour: class, frequent (blue) to rare (red)", xticks=[], yticks=[])
+    axes.set(xlabel="colour: class, from the first (blue) to the last (red)", xticks=[], yticks=[])

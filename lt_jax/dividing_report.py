@@ -171,7 +171,9 @@ def _division(
         "samples": int(taken.sum()),
         "came": int(came.sum()),
         "mcc": float(matthews_corrcoef(head, taken)) if came.any() else 0.0,
-        "nmi": float(normalized_mutual_info_score(labels[came], cluster[came])),
+        "nmi": float(normalized_mutual_info_score(labels[came], cluster[came]))
+        if came.any()
+        else 0.0,
     }
 
 

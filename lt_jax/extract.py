@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -17,8 +16,8 @@ from lt_jax.data import load_dataset
 from lt_jax.data.feature_files import shard_name
 from lt_jax.errors import InputError
 from lt_jax.features import feature_program, feature_splits
-from lt_jax.prepare import put_splits, seeds_of
-from lt_jax.stage1 import Frozen, config_of, find_stage1, load_frozen
+from lt_jax.prepare import data_fingerprint, put_splits, seeds_of
+from lt_jax.stage1 import Frozen, check_same_images, config_of, find_stage1, load_frozen
 from lt_jax.steps import Split
 from lt_jax.writers import say
 
@@ -36,8 +35,8 @@ def extract_features(
     """Writes the features of all splits of a run, those of each seed into a folder of its own.
 
     ``OUT/seed_S/SPLIT-00000-of-00003.npz`` has ``features`` float32 ``[n, D]`` and ``labels``
-    ``[n]``, and ``features:OUT/seed_S`` is a data source. Batches are shared by the devices, files
-    by the processes. Start it again to go on where it was stopped.
+    ``[n]``, and ``features:OUT/seed_S`` is a data source. Batches are shared by the devices.
+    Start it again to go on where it was stopped.
 
     Args:
       from_folder: of a finished run of one stage, or of two, whose first is taken.
@@ -61,6 +60,7 @@ def extract_features(
         config.data.update(settings or {})
     stage1 = find_stage1(config, from_folder)
     dataset = load_dataset(config["data"])
+    check_same_images(stage1, dataset)
     if weights == "best_on_validation" and not len(dataset.validation_labels):
         raise InputError("weights is 'best_on_validation', but the run has no validation split")
     facts = {
@@ -68,8 +68,9 @@ def extract_features(
         "which": weights,
         "seeds": list(seeds_of(config)),
         "shard_size": shard_size,
-        "index_hash": dataset.index_hash,
+        **data_fingerprint(dataset.info()),
     }
+    facts = json.loads(json.dumps(facts))
     path = Path(out).expanduser().absolute()
     _claim(path, facts)
     frozen = load_frozen(stage1, dataset, weights)
@@ -113,12 +114,12 @@ def _write_split(
     mesh: Mesh,
     options: Any,
 ) -> None:
-    """The parts of a split that are missing and are this process's."""
+    """The parts of a split that are missing."""
     program = feature_program(frozen, mesh)
     count = len(split.labels)
     shards = math.ceil(count / shard_size)
     done = 0
-    for shard in range(jax.process_index(), shards, jax.process_count()):
+    for shard in range(shards):
         paths = [folder / shard_name(name, shard, shards) for folder in folders]
         if all(path.exists() for path in paths):
             done += 1

@@ -101,7 +101,7 @@ def standardised_splits(
       InputError: for features that are not finite, or all constant.
     """
     found = feature_splits(frozen, splits, mesh, options)
-    arrays = {name: np.asarray(split.images) for name, split in found.items()}
+    arrays = {name: np.array(split.images) for name, split in found.items()}
     for name, values in arrays.items():
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
@@ -110,25 +110,38 @@ def standardised_splits(
                 f"feature {column} of {name} example {row} is {values[r, row, column]}; expected"
                 " finite numbers, from a first stage whose weights are finite"
             )
-    train = arrays["train"]
-    mean = train.mean(axis=1, keepdims=True, dtype=np.float64)
-    std = train.std(axis=1, keepdims=True, dtype=np.float64)
-    constant = train.min(axis=1, keepdims=True) == train.max(axis=1, keepdims=True)
-    if constant.all(axis=2).any():
+    constant = _standardise(arrays)
+    if constant.all(axis=1).any():
         raise InputError(
             "all features are constant on train; expected some that tell classes apart"
         )
     if constant.any():
-        each = constant[:, 0].sum(axis=1).tolist()
         say(
-            f"of {train.shape[2]} features {each} (by seed) are constant on train; they say nothing"
-            " and are set to 0 in all splits."
+            f"of {constant.shape[1]} features {constant.sum(axis=1).tolist()} (by seed) are"
+            " constant on train; they say nothing and are set to 0 in all splits."
         )
-    scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, std))
     return {
         name: found[name]._replace(
-            images=jnp.asarray(((values - mean) * scale).astype(np.float32)),
-            labels=jnp.asarray(np.asarray(found[name].labels)),
+            images=jnp.asarray(values), labels=jnp.asarray(np.asarray(found[name].labels))
         )
         for name, values in arrays.items()
     }
+
+
+def _standardise(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Standardises features ``[R, N, D]`` in place, so that no second copy is held.
+
+    Returns:
+      Which are constant on train, bool ``[R, D]``.
+    """
+    train = arrays["train"]
+    constant = train.min(axis=1) == train.max(axis=1)
+    for r in range(len(train)):
+        mean = train[r].mean(axis=0, dtype=np.float64)
+        std = np.where(constant[r], 1.0, train[r].std(axis=0, dtype=np.float64))
+        scale = np.where(constant[r], 0.0, 1.0 / std)
+        for values in arrays.values():
+            for start in range(0, values.shape[1], 4096):
+                rows = values[r, start : start + 4096]
+                rows[:] = (rows - mean) * scale
+    return constant

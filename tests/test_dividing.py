@@ -256,6 +256,13 @@ def test_a_loss_that_is_not_finite_stops_it(done, tmp_path):
             {"retrain__flow__num_clusters": 5000},
             r"config\.retrain\.flow\.num_clusters is 5000; expected at most \d+",
         ),
+        (
+            {"retrain__flow__num_clusters": 150, "retrain__cascade__depth": 3},
+            r"num_clusters is 150, but about \d+ of \d+ training examples come to the last of 3",
+        ),
+        ({"retrain__cascade__thresholds": (1.0, np.nan)}, r"thresholds holds nan; expected finite"),
+        ({"retrain__flow__weight_power": np.inf}, r"flow\.weight_power is inf; expected a finite"),
+        ({"retrain__heads__sampling": "class"}, r"make up for the frequency of classes twice"),
         ({"data__validation_size": 0}, r"there are no validation features"),
         ({"retrain__cascade__take": 1.5}, r"config\.retrain\.cascade\.take is 1\.5; expected a nu"),
         ({"retrain__cascade__thresholds": (1.0,)}, r"thresholds is \(1\.0,\); expected one for"),
@@ -416,6 +423,19 @@ def test_folders_that_cannot_be_used(tmp_path):
     (folder / shard_name("test", 0, 2)).unlink()
     with pytest.raises(InputError, match=r"has no test\.npz or test\.h5; expected"):
         read_feature_folder(str(folder))
+    test = {"features": np.zeros((4, 3)), "labels": np.arange(4) % 2}
+    np.savez(folder / "test-others-00000-of-00001.npz", **test)  # of no split
+    np.savez(folder / shard_name("test", 0, 2), **test)
+    np.savez(folder / shard_name("test", 1, 2), **{**test, "features": np.zeros((4, 5))})
+    with pytest.raises(InputError, match=r"have shape \[4, 5\], and those of test-00000-of-00002"):
+        read_feature_folder(str(folder))
+    np.savez(folder / shard_name("test", 1, 2), **test)
+    assert len(read_feature_folder(str(folder)).test[1]) == 8
+    np.savez(folder / shard_name("test", 0, 1), **test)
+    with pytest.raises(InputError, match=r"has test in 1 and in 2 parts; expected one of the"):
+        read_feature_folder(str(folder))
+    for left in folder.glob("test-*"):
+        left.unlink()
     (folder / "test.h5").write_bytes(b"not HDF5")
     pytest.importorskip("h5py")
     with pytest.raises(InputError, match=r"test\.h5 is damaged or not an HDF5 file"):

@@ -16,7 +16,7 @@ from lt_jax.npz import read_npz
 KEYS = ("features", "labels")
 EXPECTED = "features [N, D] and labels [N]"
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.npz$")
+_SHARD = re.compile(r"(\w+)-(\d{5})-of-(\d{5})\.npz")
 
 Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
@@ -72,20 +72,32 @@ def _read_split(folder: Path, names: tuple[str, ...]) -> Pair | None:
             path = folder / f"{name}{suffix}"
             if path.exists():
                 return _read(path)
-        shards = [p for p in sorted(folder.glob(f"{name}-*.npz")) if _SHARD.search(p.name)]
-        if shards:
-            return _read_shards(folder, name, shards)
+        matches = [_SHARD.fullmatch(p.name) for p in sorted(folder.glob(f"{name}-*.npz"))]
+        totals = {int(match[3]) for match in matches if match and match[1] == name}
+        if totals:
+            return _read_shards(folder, name, totals)
     return None
 
 
-def _read_shards(folder: Path, name: str, paths: list[Path]) -> Pair:
-    numbers = [_SHARD.search(path.name) for path in paths]
-    total = int(numbers[0][2]) if numbers[0] else 0
+def _read_shards(folder: Path, name: str, totals: set[int]) -> Pair:
+    if len(totals) > 1:
+        raise InputError(
+            f"{folder} has {name} in {' and in '.join(map(str, sorted(totals)))} parts; expected"
+            " one of these, and the files of the other removed"
+        )
+    total = totals.pop()
     expected = [shard_name(name, i, total) for i in range(total)]
-    if [path.name for path in paths] != expected:
-        missing = next(n for n in expected if not (folder / n).exists()) if total else name
+    missing = next((n for n in expected if not (folder / n).exists()), None)
+    if missing:
         raise InputError(f"{folder} lacks {missing}; expected all {total} parts of {name}")
-    parts = [_read(path) for path in paths]
+    parts = [_read(folder / n) for n in expected]
+    for n, part in zip(expected, parts, strict=True):
+        for key, array, first in zip(KEYS, part, parts[0], strict=True):
+            if array.shape[1:] != first.shape[1:]:
+                raise InputError(
+                    f"{key} of {folder / n} have shape {list(array.shape)}, and those of"
+                    f" {expected[0]} {list(first.shape)}; expected the same but for their number"
+                )
     return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -101,6 +102,10 @@ def check_cascade_options(options: CascadeOptions) -> None:
             f"thresholds is {options.thresholds!r}; expected one for each of the {options.depth}"
             " blocks, or none"
         )
+    for value in options.thresholds:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
+            raise InputError(f"thresholds holds {value!r}; expected finite log-likelihoods")
 
 
 def check_validation(options: CascadeOptions, has_validation: bool) -> None:
@@ -151,7 +156,9 @@ def fit_block(
     while fit.epoch < flow.epochs:
         fit, terms = advance(fit, keys)
         facts = {"terms": terms}
-        if fit.epoch % options.eval_every == 0 or fit.epoch == flow.epochs:
+        # What is not finite is for `after_epoch` to tell.
+        due = fit.epoch % options.eval_every == 0 or fit.epoch == flow.epochs
+        if due and np.isfinite(terms).all():
             fit, facts["score"] = block.chosen(fit, task, place, options.select)
         if after_epoch is not None and not after_epoch(fit, facts):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -80,6 +81,9 @@ def check_flow_options(options: FlowOptions) -> None:
     Raises:
       InputError: with the name of the first.
     """
+    for name, value in options._asdict().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name} is {value!r}; expected a finite number")
     if options.optimizer not in ("sgd", "adam"):
         raise InputError(f"optimizer is {options.optimizer!r}; expected 'sgd' or 'adam'")
     if not 0 <= options.momentum < 1:

@@ -111,6 +111,11 @@ def check_head_options(options: HeadOptions) -> None:
         value = getattr(options, name)
         if value not in known:
             raise InputError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}")
+    if options.sampling == "class" and options.loss == "balanced_softmax":
+        raise InputError(
+            "sampling is 'class' and loss is 'balanced_softmax', which make up for the frequency of"
+            " classes twice; expected sampling 'instance' or loss 'cross_entropy'"
+        )
     for name in ("own", "weight_decay"):
         value = getattr(options, name)
         if not value >= 0:
