@@ -178,6 +178,8 @@ def _with_validation(
     source = _checked(name, x, y, train, test, (), num_classes=num_classes)
     if validation is None:
         return source
+    if not len(validation[1]):  # none was asked for
+        return source._replace(validation_images=validation[0], validation_labels=validation[1])
     inputs = checks.checked_inputs(f"{x}_validation of {name}", validation[0])
     labels = checks.checked_labels(f"{y}_validation of {name}", validation[1], len(inputs))
     checks.check_same_shape(name, source.train_images, inputs, "validation")
