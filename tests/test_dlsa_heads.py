@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from tiny_runs import compiled_folder, compiled_once
 
 from lt_jax import dlsa
 from lt_jax.dlsa import heads
@@ -14,6 +15,12 @@ CLASSES, CLUSTERS, DIM, NUM = 3, 5, 4, 240
 OPTIONS = dlsa.HeadOptions(
     epochs=400, batch_size=NUM, learning_rate=0.3, weight_decay=0.01, loss="cross_entropy", own=1.0
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_quickly(tmp_path_factory):
+    with compiled_once(compiled_folder(tmp_path_factory)):
+        yield
 
 
 @pytest.fixture(scope="module")
