@@ -37,7 +37,9 @@ def get_config(row: str = "cifar100,100,cross_entropy") -> ConfigDict:
     config = first_stage(f"{row}/dlsa")
     released_division(
         config,
-        likelihood=2.0 * DIM / CLASSES[row.split(",")[0]],
+        dim=DIM,
+        num_classes=CLASSES[row.split(",")[0]],
+        likelihood=2.0,
         balance=1.0,
         purity=0.02,
         batch_size=256,

@@ -9,10 +9,7 @@ accuracy; here it is the one with the most pure clusters on train, as the paper 
 
 from ml_collections import ConfigDict
 
-from lt_jax.configuration import base_config
-from lt_jax.recipes import released_division
-
-NUM_CLASSES, DIM = 1_000, 2048
+from lt_jax.recipes import released_features
 
 
 def get_config(folder: str = "features/imagenet_lt") -> ConfigDict:
@@ -24,21 +21,13 @@ def get_config(folder: str = "features/imagenet_lt") -> ConfigDict:
     Returns:
       The config.
     """
-    config = base_config("cross_entropy/dlsa")
-    config.name = "imagenet_lt_dlsa"
-    config.data.source = f"features:{folder}"
-    config.data.num_classes = NUM_CLASSES
-    config.data.imbalance = 0.0  # as they are
-    config.data.validation_size = 0
-    config.model.name = "linear"
-    config.train.epochs = 30
-    config.train.batch_size = 512
-    released_division(
-        config,
-        likelihood=2.0 * DIM / NUM_CLASSES,
+    return released_features(
+        "imagenet_lt",
+        folder,
+        1_000,
+        likelihood=2.0,
         balance=1.0,
         purity=0.02,
         batch_size=1024,
         epochs=50,
     )
-    return config

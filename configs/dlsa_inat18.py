@@ -9,10 +9,7 @@ known to us: they are those of ImageNet-LT.
 
 from ml_collections import ConfigDict
 
-from lt_jax.configuration import base_config
-from lt_jax.recipes import released_division
-
-NUM_CLASSES, DIM = 8_142, 2048
+from lt_jax.recipes import released_features
 
 
 def get_config(folder: str = "features/inat18") -> ConfigDict:
@@ -24,21 +21,13 @@ def get_config(folder: str = "features/inat18") -> ConfigDict:
     Returns:
       The config.
     """
-    config = base_config("cross_entropy/dlsa")
-    config.name = "inat18_dlsa"
-    config.data.source = f"features:{folder}"
-    config.data.num_classes = NUM_CLASSES
-    config.data.imbalance = 0.0  # as they are
-    config.data.validation_size = 0
-    config.model.name = "linear"
-    config.train.epochs = 30
-    config.train.batch_size = 512
-    released_division(
-        config,
-        likelihood=2.0 * DIM / NUM_CLASSES,
+    return released_features(
+        "inat18",
+        folder,
+        8_142,
+        likelihood=2.0,
         balance=1.0,
         purity=0.02,
         batch_size=1024,
         epochs=50,
     )
-    return config

@@ -1,4 +1,4 @@
-"""DLSA on made features, where it is known whether it helps: seconds on two CPU cores.
+"""DLSA on made features, where it is known whether it helps: 90 seconds on two CPU cores.
 
     python launch/dlsa.py --config=configs/dlsa_synthetic.py --workdir=runs/dlsa_synthetic
     python launch/dlsa.py --config=configs/dlsa_synthetic.py:1 --workdir=runs/dlsa_one_mode

@@ -9,9 +9,9 @@ classifiers of the parts and, for comparison, the same classifier of the whole s
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from lt_jax.stage1 import SecondStage
 from lt_jax.writers import say
 
 Array = jax.Array
+T = TypeVar("T")
 PICTURE, LATENTS = "division.png", "latents.npz"
 
 
@@ -52,18 +53,20 @@ def options_of(fields: Mapping[str, Any]) -> Options:
     """
     groups = {name: dict(fields[name]) for name in Options._fields}
     groups["cascade"]["thresholds"] = tuple(groups["cascade"]["thresholds"])
-    made = Options(
-        dlsa.CascadeOptions(**groups["cascade"]),
-        dlsa.FlowOptions(**groups["flow"]),
-        dlsa.HeadOptions(**groups["heads"]),
+    return Options(
+        _checked("cascade", dlsa.CascadeOptions(**groups["cascade"]), dlsa.check_cascade_options),
+        _checked("flow", dlsa.FlowOptions(**groups["flow"]), dlsa.check_flow_options),
+        _checked("heads", dlsa.HeadOptions(**groups["heads"]), dlsa.check_head_options),
     )
-    checks = (dlsa.check_cascade_options, dlsa.check_flow_options, dlsa.check_head_options)
-    for name, options, check in zip(Options._fields, made, checks, strict=True):
-        try:
-            check(options)  # type: ignore[operator]
-        except InputError as error:
-            raise InputError(f"config.retrain.{name}.{error}") from error
-    return made
+
+
+def _checked(group: str, options: T, check: Callable[[T], None]) -> T:
+    """The options, or a sentence that names their group in the config."""
+    try:
+        check(options)
+    except InputError as error:
+        raise InputError(f"config.retrain.{group}.{error}") from error
+    return options
 
 
 def divide_and_classify(stage: SecondStage) -> dict[str, Any] | None:

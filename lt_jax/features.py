@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lt_jax import sharding
+from lt_jax.data.statistics import feature_statistics
 from lt_jax.errors import InputError
 from lt_jax.feeding import evaluation_batches
 from lt_jax.loop import Config
@@ -137,8 +138,7 @@ def _standardise(arrays: dict[str, np.ndarray]) -> np.ndarray:
     train = arrays["train"]
     constant = train.min(axis=1) == train.max(axis=1)
     for r in range(len(train)):
-        mean = train[r].mean(axis=0, dtype=np.float64)
-        std = np.where(constant[r], 1.0, train[r].std(axis=0, dtype=np.float64))
+        mean, std = feature_statistics(train[r])
         scale = np.where(constant[r], 0.0, 1.0 / std)
         for values in arrays.values():
             for start in range(0, values.shape[1], 4096):

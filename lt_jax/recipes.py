@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from lt_jax.configuration import base_config
 
 # Rows of a table: the baselines, partial label masking, and both methods for rare classes together.
 MULTI_LABEL_ROWS = (
@@ -66,21 +70,25 @@ def small_multi_label(config: ConfigDict, *, epochs: int, learning_rate: float) 
 def released_division(
     config: ConfigDict,
     *,
+    dim: int,
+    num_classes: int,
     likelihood: float,
     balance: float,
     purity: float,
     batch_size: int,
     epochs: int,
 ) -> None:
-    """The settings of DLSA's released code, for features of dimension 2048.
+    """The settings of DLSA's released code.
 
     Its likelihood is a sum over dimensions whose weights sum to 1 over classes, ours a mean with
-    weights of mean 1: the coefficient becomes that of the release times D / C, which the caller
-    gives. Log-scales stay bounded, and so does the purity term.
+    weights of mean 1: the coefficient becomes that of the release times D / C. Log-scales
+    stay bounded, and so does the purity term.
 
     Args:
       config: of a run with a division; changed in place.
-      likelihood: coefficient of the term, times D / C.
+      dim: D.
+      num_classes: C.
+      likelihood: coefficient of the term in the release.
       balance: coefficient of the term.
       purity: coefficient of the term.
       batch_size: pairs in a step.
@@ -89,11 +97,10 @@ def released_division(
     Example:
       >>> from lt_jax.configuration import base_config
       >>> config = base_config("cross_entropy/dlsa")
-      >>> released_division(
-      ...     config, likelihood=4.1, balance=1.0, purity=0.02, batch_size=1024, epochs=50
-      ... )
-      >>> config.retrain.flow.num_clusters, config.retrain.heads.epochs
-      (500, 150)
+      >>> terms = {"likelihood": 2.0, "balance": 1.0, "purity": 0.02}
+      >>> released_division(config, dim=2048, num_classes=1000, **terms, batch_size=1024, epochs=50)
+      >>> config.retrain.flow.likelihood, config.retrain.flow.num_clusters
+      (4.096, 500)
 
     Source: Xu et al., ECCV 2022, and their code.
     """
@@ -102,7 +109,7 @@ def released_division(
     division.flow.update(
         num_clusters=500,
         separation=3.2,  # deviation 0.05 of the coordinates at D = 2048
-        likelihood=likelihood,
+        likelihood=likelihood * dim / num_classes,
         balance=balance,
         purity=purity,
         weight_power=2.0,
@@ -112,3 +119,33 @@ def released_division(
         learning_rate=0.2,
     )
     division.heads.update(own=1.0, epochs=150, batch_size=128, learning_rate=0.01)
+
+
+def released_features(name: str, folder: str, num_classes: int, **released: Any) -> ConfigDict:
+    """DLSA on a folder of features of a ResNet of dimension 2048, as its released code takes them.
+
+    Args:
+      name: of the data set.
+      folder: with train and test, see `lt_jax.data.feature_files`.
+      num_classes: C.
+      **released: for `released_division`.
+
+    Returns:
+      A config without a validation split, as the release has none.
+
+    Example:
+      >>> terms = {"likelihood": 1.0, "balance": 2.0, "purity": 0.03}
+      >>> released_features("mine", "features/mine", 365, **terms, batch_size=512, epochs=60).name
+      'mine_dlsa'
+    """
+    config = base_config("cross_entropy/dlsa")
+    config.name = f"{name}_dlsa"
+    config.data.source = f"features:{folder}"
+    config.data.num_classes = num_classes
+    config.data.imbalance = 0.0  # as they are
+    config.data.validation_size = 0
+    config.model.name = "linear"
+    config.train.epochs = 30
+    config.train.batch_size = 512
+    released_division(config, dim=2048, num_classes=num_classes, **released)
+    return config

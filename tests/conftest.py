@@ -28,3 +28,12 @@ def x64():
     """The test runs in float64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly(tmp_path_factory):
+    """Programs of a module are compiled quickly, and once for all workers."""
+    from tiny_runs import compiled_folder, compiled_once
+
+    with compiled_once(compiled_folder(tmp_path_factory)):
+        yield

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
-from tiny_runs import Killed, PixelNet, compiled_folder, compiled_once, snapshot, tiny
+from tiny_runs import Killed, PixelNet, StopAfter, compiled_folder, compiled_once, snapshot, tiny
 
 from lt_jax import dividing_blocks, dlsa, features, models
 from lt_jax.data import load_dataset
@@ -16,7 +16,7 @@ from lt_jax.data.feature_files import read_feature_folder, shard_name
 from lt_jax.dividing_report import imbalance_of, part_rows, tell_division
 from lt_jax.errors import InputError
 from lt_jax.extract import extract_features
-from lt_jax.loop import NonFiniteError, Stop
+from lt_jax.loop import NonFiniteError
 from lt_jax.report import write_tables
 from lt_jax.retrain import retrain
 from lt_jax.stage1 import Frozen
@@ -158,25 +158,6 @@ def test_stage_1_and_the_rest_of_a_summary_are_there(done):
 # Stopped, killed, resumed
 
 
-class StopAt(Stop):
-    """Acts like a signal that comes before it is asked the n-th time."""
-
-    call = 1
-
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    @property
-    def asked(self):
-        self.calls += 1
-        return self.calls >= StopAt.call
-
-    @asked.setter
-    def asked(self, value):
-        pass
-
-
 def start_from(done, folder, **fields):
     """The stage-1 run copied, and the config to go on with."""
     config, source, _ = done
@@ -213,7 +194,8 @@ def test_killed_anywhere_and_resumed_ends_the_same(done, tmp_path, monkeypatch):
 
 def test_stopped_by_a_signal_it_saves_and_goes_on(done, tmp_path, monkeypatch):
     config = start_from(done, tmp_path)
-    monkeypatch.setattr("lt_jax.dividing.Stop", StopAt)
+    monkeypatch.setattr("lt_jax.dividing.Stop", StopAfter)
+    monkeypatch.setattr(StopAfter, "step", 0)
     assert train(config, tmp_path) is None
     saved = tmp_path / "stage2" / "checkpoints" / "block_0"
     assert [p.name for p in saved.iterdir() if p.name.isdigit()] == ["1"]

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import compiled_folder, compiled_once
 
 from lt_jax import dlsa
 from lt_jax.data.made import made_features
@@ -24,10 +23,7 @@ HEADS = dlsa.HeadOptions(epochs=40, learning_rate=0.1)
 MADE = {"num_classes": CLASSES, "dim": 6, "modes": 3, "max_count": 600, "imbalance": 20.0}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_quickly(tmp_path_factory):
-    with compiled_once(compiled_folder(tmp_path_factory)):
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @functools.cache

@@ -6,17 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import compiled_folder, compiled_once
 
 from lt_jax import dlsa
 from lt_jax.dlsa import fit
 from lt_jax.errors import InputError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_quickly(tmp_path_factory):
-    with compiled_once(compiled_folder(tmp_path_factory)):
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 # Clusters

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from tiny_runs import compiled_folder, compiled_once
 
 from lt_jax import dlsa
 from lt_jax.dlsa import heads
@@ -17,10 +16,7 @@ OPTIONS = dlsa.HeadOptions(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_quickly(tmp_path_factory):
-    with compiled_once(compiled_folder(tmp_path_factory)):
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.fixture(scope="module")
