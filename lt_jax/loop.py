@@ -182,17 +182,20 @@ class Loop:
         self.started += time.monotonic() - paused  # rates are those of training alone
 
     def _advance(self, rest: Rest, end: int) -> None:
-        """The next steps, as many as one program makes."""
+        """The next steps, as many as one program makes; an epoch ends with what is left.
+
+        That way only two programs are compiled. A row is written where a call ends that reached a
+        multiple of `log_every_steps`.
+        """
         run, every = self.run, self.options["log_every_steps"]
-        many = run.replicas.steps_per_call
-        if many > min(end - self.step, every - self.step % every):
-            many = 1  # not every size there is: each would be compiled
+        many = min(run.replicas.steps_per_call, end - self.step)
+        before = self.step
         self.states, losses = run.replicas.advance(self.states, self.step_keys, *rest.take(many))
         self.unread.append(losses)
         self.step += many
         self.counted += many
         self.bar.advance(self.step)
-        if self.step % every == 0 or self.step == run.total_steps:
+        if self.step // every > before // every or self.step == run.total_steps:
             self._log()
 
     def _read(self) -> None:

@@ -1,0 +1,231 @@
+r"""Training on a GPU: lt_jax against PyTorch in one run, where the time goes, a whole run of GCL.
+
+    python benchmarks/gpu.py --data=cifar10_lt100.npz --out=results/benchmarks/gpu.json
+
+Every row is a whole training step on images that lie on the device: draw, crop and mirror, forward,
+loss, backward, update. Each row is a process of its own; all compile at once, then they are timed
+in turn, round after round, so that what slows the machine slows all of them. A row that is not
+compiled within ``--patience`` seconds is left out and told so. Then both stages of GCL (200 + 30
+epochs) are trained on ``--data``, an .npz for ``arrays:``, under the options of XLA that were
+fastest.
+
+Needs PyTorch with CUDA beside lt_jax.
+"""
+
+import json
+import os
+import queue
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+ONLY = flags.DEFINE_string("only", "", "Names of rows, separated by semicolons; all if empty.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each row is timed.")
+SECONDS = flags.DEFINE_float("seconds", 0.5, "How long each time.")
+PATIENCE = flags.DEFINE_float("patience", 600.0, "Seconds that compiling may take.")
+LIMIT = flags.DEFINE_float("limit", 3600.0, "Seconds after which the run of GCL is stopped.")
+DATA = flags.DEFINE_string("data", "", "An .npz with long-tailed CIFAR-10; without it no GCL.")
+OUT = flags.DEFINE_string("out", "results/benchmarks/gpu.json", "JSON to write.")
+
+HERE = Path(__file__).parent
+BATCH = {"resnet32": 128, "resnet50": 128}
+GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,CONVOLUTION"
+XLA = {
+    "XLA's defaults": "",
+    "no graphs": "--xla_gpu_enable_command_buffer=",
+    "graphs with convolutions": f"--xla_gpu_enable_command_buffer={GRAPHS}",
+    "graphs of whole loops": f"--xla_gpu_enable_command_buffer={GRAPHS},WHILE",
+}
+
+
+def ours(network="resnet32", dtype="bfloat16", steps=20, seeds=1, mode="sequential", **rest):
+    """A row of lt_jax."""
+    rest = {"xla": "", "grouped": False, **rest}
+    fields = {"network": network, "dtype": dtype, "steps": steps, "seeds": seeds, "mode": mode}
+    return {"script": "gpu_jax.py", "batch": BATCH[network], **fields, **rest}
+
+
+def theirs(mode, network="resnet32"):
+    """A row of PyTorch."""
+    fields = {"network": network, "mode": mode, "xla": ""}
+    return {"script": "gpu_pytorch.py", "batch": BATCH[network], **fields}
+
+
+ROWS = {
+    **{f"lt_jax, {name}": ours(xla=options) for name, options in XLA.items()},
+    "lt_jax, float32": ours(dtype="float32"),
+    **{f"lt_jax, {k} steps a call": ours(steps=k) for k in (1, 5, 80)},
+    "lt_jax, 4 seeds in turn": ours(seeds=4),
+    **{f"lt_jax, {r} seeds by vmap": ours(seeds=r, mode="vmap") for r in (2, 4, 8, 16)},
+    "lt_jax, 4 seeds by vmap, grouped": ours(seeds=4, mode="vmap", grouped=True),
+    "pytorch, eager": theirs("eager"),
+    "pytorch, compile": theirs("compile"),
+    "pytorch, compile, reduce-overhead": theirs("compile, reduce-overhead"),
+    "pytorch, compile, one graph a step": theirs("compile, one graph a step"),
+    "resnet50 lt_jax": ours("resnet50", steps=1),
+    "resnet50 pytorch, compile": theirs("compile", "resnet50"),
+    "resnet50 pytorch, one graph a step": theirs("compile, one graph a step", "resnet50"),
+}
+PROFILED = (*(f"lt_jax, {name}" for name in XLA), "lt_jax, 4 seeds by vmap", "resnet50 lt_jax")
+
+
+class Worker:
+    """A process that compiles a row, and times it when it is told to."""
+
+    def __init__(self, row):
+        """Starts it."""
+        environment = {
+            **os.environ,
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "TORCHINDUCTOR_COMPILE_THREADS": "2",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {row['xla']}".strip(),
+            "PYTHONPATH": f"{HERE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / row["script"]), json.dumps(row)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.answers = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self):
+        for line in self.process.stdout:
+            if line.startswith("{"):  # libraries print too
+                self.answers.put(json.loads(line))
+        self.answers.put({"error": f"ended with status {self.process.wait()}"})
+
+    def answer(self, seconds):
+        """The next one, or an error."""
+        try:
+            return self.answers.get(timeout=max(seconds, 0.01))
+        except queue.Empty:
+            self.stop()
+            return {"error": f"no answer within {seconds:.0f} s"}
+
+    def ask(self, **question):
+        """Asks, and waits for the answer."""
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return self.answer(60)
+
+    def stop(self):
+        """Ends it."""
+        self.process.kill()
+        self.process.wait()
+
+
+def race(rows):
+    """What is known of every row: images a second, to be compiled, and where the time goes."""
+    begun = time.monotonic()
+    workers = {name: Worker(row) for name, row in rows.items()}
+    found = {}
+    for name, worker in workers.items():
+        found[name] = worker.answer(PATIENCE.value - (time.monotonic() - begun))
+        tell(f"{time.monotonic() - begun:4.0f} s  {name}: {found[name]}")
+    rates = {name: [] for name in rows}
+    for _ in range(ROUNDS.value):
+        for name, worker in workers.items():
+            if "error" not in found[name]:
+                answer = worker.ask(seconds=SECONDS.value)
+                found[name] |= {k: v for k, v in answer.items() if k == "error"}
+                rates[name] += [answer["images_per_second"]] if "error" not in answer else []
+    for name, measured in rates.items():
+        if measured:
+            found[name] |= {
+                "images_per_second": statistics.median(measured),
+                "range": [min(measured), max(measured)],
+            }
+            tell(f"{found[name]['images_per_second']:10,.0f} images/s  {name}")
+    for name in PROFILED:
+        if "images_per_second" in found.get(name, {}):
+            found[name]["profile"] = workers[name].ask(profile=True)
+            tell(f"{name}: {found[name]['profile']}")
+    for worker in workers.values():
+        worker.stop()
+    return found
+
+
+def tell(text):
+    """For whoever watches."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def best(found, start):
+    """The fastest row whose name starts so."""
+    rates = {k: v.get("images_per_second", 0) for k, v in found.items() if k.startswith(start)}
+    return max(rates, key=rates.get) if rates else None
+
+
+def ratio(found, ours, theirs):
+    """How many times as fast our best row is as theirs."""
+    one, other = (found.get(best(found, start), {}) for start in (ours, theirs))
+    if "images_per_second" in one and "images_per_second" in other:
+        return one["images_per_second"] / other["images_per_second"]
+    return None
+
+
+def gcl(xla):
+    """Wall time of both stages of GCL on long-tailed CIFAR-10, from the command to the summary."""
+    folder = Path(OUT.value).absolute().parent / "gcl_cifar10_lt100"
+    command = [
+        sys.executable, "launch/train.py", "--config=configs/cifar_lt.py:cifar10,100,gcl",
+        f"--config.data.source=arrays:{Path(DATA.value).absolute()}", "--config.data.imbalance=0",
+        "--config.model.dtype=bfloat16", "--config.train.checkpoint_every_epochs=100",
+        "--config.train.steps_per_call=100", "--config.train.log_every_steps=1000",
+        "--config.train.tensorboard=False", f"--workdir={folder}",
+    ]  # fmt: skip
+    environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla}".strip()}
+    start = time.monotonic()
+    process = subprocess.Popen(command, cwd=HERE.parent, env=environment)
+    try:
+        process.wait(LIMIT.value)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    result = {"command": command[1:], "XLA_FLAGS": xla, "seconds": time.monotonic() - start}
+    for stage in ("stage1", "stage2"):
+        path = folder / stage / "metrics.jsonl"
+        if path.exists():
+            result[f"{stage}_rows"] = [json.loads(line) for line in path.read_text().splitlines()]
+        path = folder / stage / "summary.json"
+        if path.exists():
+            summary = json.loads(path.read_text())
+            result[stage] = {"training": summary["training"], "test": summary["test"]["last"]}
+    return result
+
+
+def main(argv):
+    """Times, trains and writes."""
+    from lt_jax import environment
+
+    names = [name.strip() for name in ONLY.value.split(";") if name.strip()] or list(ROWS)
+    rows = {name: ROWS[name] for name in names}
+    found = race(rows)
+    report = {
+        "rows": found,
+        "resnet32_over_pytorch": ratio(found, "lt_jax", "pytorch"),
+        "resnet50_over_pytorch": ratio(found, "resnet50 lt_jax", "resnet50 pytorch"),
+    }
+    path = Path(OUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    if DATA.value:
+        names = {f"lt_jax, {name}": options for name, options in XLA.items()}
+        fastest = best({k: found.get(k, {}) for k in names}, "lt_jax")
+        report["gcl"] = gcl(names[fastest])
+    path.write_text(json.dumps({**environment.stamp(), **report}, indent=1) + "\n")
+    tell(json.dumps({k: v for k, v in report.items() if k != "rows"})[:1500])
+
+
+if __name__ == "__main__":
+    app.run(main)
