@@ -73,6 +73,7 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
                 "log_every_steps": 50,
                 "steps_per_call": 0,
                 "num_devices": 0,
+                "fsdp": False,
                 "tensorboard": True,
                 "progress": True,
                 "picture": True,

@@ -27,9 +27,9 @@ from lt_jax.errors import InputError
 from lt_jax.features import standardised_splits
 from lt_jax.finish import scores_of, write_summary
 from lt_jax.longtail import log_prior
-from lt_jax.loop import Stop
 from lt_jax.prepare import put_splits, seeds_of
 from lt_jax.stage1 import SecondStage
+from lt_jax.stopping import Stop
 from lt_jax.writers import say
 
 Array = jax.Array

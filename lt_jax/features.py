@@ -70,13 +70,13 @@ def feature_splits(
         count = len(split.labels)
         replicas = []
         for r in range(len(jax.tree.leaves(frozen.params)[0])):
-            params, stats = jax.device_put(
+            params, stats = sharding.place(
                 jax.tree.map(lambda leaf, r=r: leaf[r], (frozen.params, frozen.stats)), everywhere
             )
             batches = evaluation_batches(split, options["eval_batch_size"], mesh)
             parts = [compiled(params, stats, part, indices) for part, indices, _ in batches]
             replicas.append(jnp.concatenate(parts)[:count])
-        features, labels = jax.device_put((jnp.stack(replicas), split.labels), everywhere)
+        features, labels = sharding.place((jnp.stack(replicas), split.labels), everywhere)
         result[name] = split._replace(images=features, labels=labels)
     return result
 

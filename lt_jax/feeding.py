@@ -26,7 +26,7 @@ Array = jax.Array
 class Rest(Protocol):
     """The steps of an epoch that are still to be made."""
 
-    def take(self, many: int) -> tuple[Split, Array]:
+    def take(self, many: int) -> tuple[Split, Array | np.ndarray]:
         """The next steps: a split, and rows of indices into it, ``[R, many, B]``."""
         ...
 
@@ -41,7 +41,7 @@ class _Resident:
     def __init__(self, split: Split, order: np.ndarray) -> None:
         self._split, self._order, self._at = split, order, 0
 
-    def take(self, many: int) -> tuple[Split, Array]:
+    def take(self, many: int) -> tuple[Split, Array | np.ndarray]:
         rows = self._order[:, self._at : self._at + many]
         self._at += many
         return self._split, rows  # on the host, where taking those of a replica costs nothing
@@ -59,7 +59,7 @@ class _Streamed:
         self._batches = _read(split, rows, mesh)
         self._local = jnp.arange(replicas * size, dtype=jnp.int32).reshape(replicas, 1, size)
 
-    def take(self, many: int) -> tuple[Split, Array]:
+    def take(self, many: int) -> tuple[Split, Array | np.ndarray]:
         assert many == 1, "streamed images come one step at a time"
         return next(self._batches), self._local
 

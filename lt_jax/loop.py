@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from lt_jax import workdir
 from lt_jax.checkpoint import Checkpoints
@@ -23,7 +21,9 @@ from lt_jax.errors import InputError
 from lt_jax.feeding import Rest, evaluation_batches, training_steps
 from lt_jax.metrics import Scoring
 from lt_jax.replicas import Replicas
+from lt_jax.sharding import replicated
 from lt_jax.steps import Split
+from lt_jax.stopping import Stop
 from lt_jax.writers import OBJECTIVE, MetricsFile, ProgressBar, TensorBoard, say
 
 Config = Mapping[str, Any]
@@ -68,31 +68,16 @@ def evaluate(run: Run, states: Any, split: str, which: str = "last") -> Any:
     return run.replicas.evaluate(states, which, batches)
 
 
-class Stop:
-    """Notices SIGTERM and Ctrl-C, so that the loop can save and leave."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.unheeded: int | None = None  # the signal that nobody has acted on yet
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Stop:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: Any) -> None:
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt  # a second Ctrl-C does not wait
-        self.asked, self.unheeded = True, number
-        say("will save and stop after this step.")
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if self.unheeded is not None:  # it came while the run was being finished
-            os.kill(os.getpid(), self.unheeded)
+def _finite(leaf: Any, mesh: Mesh) -> np.ndarray:
+    """Of which replicas an array ``[R, ...]`` is finite, bool ``[R]``."""
+    where = leaf.sharding if isinstance(leaf, jax.Array) else None
+    if isinstance(where, NamedSharding) and not where.is_fully_replicated:  # parts may be elsewhere
+        leaf = jax.jit(
+            lambda x: jnp.isfinite(x).reshape(len(x), -1).all(1),
+            out_shardings=replicated(mesh),
+        )(leaf)
+        return np.asarray(leaf)
+    return np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(1)
 
 
 class Loop:
@@ -195,6 +180,7 @@ class Loop:
         self.step += many
         self.counted += many
         self.bar.advance(self.step)
+        self.stop.agree()
         if self.step // every > before // every or self.step == run.total_steps:
             self._log()
 
@@ -263,9 +249,7 @@ class Loop:
         self._read()
         stacked = self.run.replicas.stack(self.states)
         held = (stacked.params, stacked.stats, stacked.optimizer, stacked.objective)
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(held)]
-        finite = [np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in leaves]
-        good = np.all(finite, axis=0)
+        good = np.all([_finite(leaf, self.run.mesh) for leaf in jax.tree.leaves(held)], axis=0)
         if not good.all():
             self._fail("network", self.step, int(np.argmin(good)))
         notes = {

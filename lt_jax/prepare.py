@@ -138,6 +138,7 @@ def assemble(
     """
     keep_best = "validation" in splits
     objective, optimizer = training.objective, training.optimizer
+    fsdp = config["train"]["fsdp"] and mesh.size > 1
     scoring = scoring_for(dataset.multi_label, dataset.class_counts, **config["metrics"])
     replicas = make_replicas(
         lambda key, replica: init_state(
@@ -154,11 +155,12 @@ def assemble(
         make_eval_step(network, objective, scoring, mesh),
         scoring,
         objective,
-        vmapped=vmapped,
+        vmapped=vmapped or fsdp,
         num_replicas=config["replicas"],
         steps_per_call=1 if is_streamed(splits["train"]) else options["steps_per_call"],
         mesh=mesh,
         split_axes=split_axes,
+        fsdp=fsdp,
     )
     return Run(
         config=config,
@@ -248,5 +250,5 @@ def put_splits(dataset: Dataset, mesh: jax.sharding.Mesh) -> dict[str, Split]:
                 dataset.std.astype(np.float32),
             )
             whole = sharding.replicated(mesh)
-            splits[name] = split if is_streamed(split) else jax.device_put(split, whole)
+            splits[name] = split if is_streamed(split) else sharding.place(split, whole)
     return splits

@@ -20,12 +20,13 @@ from lt_jax.data.sampling import Order
 from lt_jax.metrics import Scoring
 from lt_jax.models.conv import CPU_COMPILER_OPTIONS
 from lt_jax.objectives import Objective
-from lt_jax.sharding import replicated
+from lt_jax.sharding import place, replicated, split_largest
 from lt_jax.state import TrainState, offer_best
 from lt_jax.steps import EvalStep, Split, TrainStep, several
 
 Array = jax.Array
 States = Any  # one stacked state, or a tuple of states
+Rows = Array | np.ndarray
 Batches = Iterable[tuple[Split, Array, Array]]  # see `lt_jax.feeding.evaluation_batches`
 
 
@@ -48,7 +49,7 @@ class Replicas(NamedTuple):
 
     init: Callable[[Array], States]
     order: Callable[[Array, int], Array]
-    advance: Callable[[States, Array, Split, Array], tuple[States, Array]]
+    advance: Callable[[States, Array, Split, Rows], tuple[States, Array]]
     evaluate: Callable[[States, str, Batches], Any]
     report: Callable[[States], dict[str, np.ndarray]]
     offer: Callable[[States, np.ndarray], States]
@@ -94,6 +95,7 @@ def make_replicas(
     steps_per_call: int,
     mesh: Mesh,
     split_axes: Any = None,
+    fsdp: bool = False,
 ) -> Replicas:
     """Compiled functions over all replicas.
 
@@ -111,6 +113,8 @@ def make_replicas(
       mesh: devices that share each batch.
       split_axes: None if all replicas see the same arrays; or, side by side only, a `Split` with 0
         for those of which every replica has its own along a leading axis.
+      fsdp: whether weights, momenta and all else in a state are split over the devices, each
+        gathered where a layer needs it; of one replica that runs as if side by side.
 
     Returns:
       `Replicas`.
@@ -121,13 +125,16 @@ def make_replicas(
     def compiled(function: Callable[..., Any], in_axes: Any, **options: Any) -> Any:
         if vmapped:
             function = jax.vmap(function, in_axes=in_axes)
+        where: NamedSharding | None = everywhere
+        if fsdp:
+            function, where = _laid_out(function, mesh), None
         return jax.jit(
-            function, out_shardings=everywhere, compiler_options=compiler_options(), **options
+            function, out_shardings=where, compiler_options=compiler_options(), **options
         )
 
     def start(keys: Array) -> tuple[TrainState, ...]:
         # Not compiled: the generator unrolled for every weight takes XLA longer than it runs.
-        return tuple(jax.device_put(init(key, r), everywhere) for r, key in enumerate(keys))
+        return tuple(init(key, r) for r, key in enumerate(keys))
 
     step = _one_row(train_step) if per_call == 1 else several(train_step)
     programs = _Programs(
@@ -140,8 +147,32 @@ def make_replicas(
         report=compiled(objective.report, (0,)),
         offer=compiled(offer_best, (0, 0)),
     )
-    arrange = _side_by_side if vmapped else _in_turn
-    return arrange(programs, num_replicas, per_call, everywhere)
+    if not vmapped:
+        return _in_turn(programs, num_replicas, per_call, everywhere)
+
+    def put(states: TrainState) -> TrainState:
+        if fsdp:
+            return jax.tree.map(lambda leaf: place(leaf, _where(mesh, leaf)), states)
+        return place(states, everywhere)
+
+    return _side_by_side(programs, per_call, put)
+
+
+def _where(mesh: Mesh, leaf: Any) -> NamedSharding:
+    """Where a leaf of a stacked state goes under FSDP."""
+    return split_largest(mesh, np.shape(leaf), first=1)
+
+
+def _laid_out(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """The function with results split as `_where` says; small ones are whole everywhere."""
+
+    def run(*arguments: Any) -> Any:
+        return jax.tree.map(
+            lambda leaf: jax.lax.with_sharding_constraint(leaf, _where(mesh, leaf)),
+            function(*arguments),
+        )
+
+    return run
 
 
 def _one_row(train_step: TrainStep) -> TrainStep:
@@ -175,11 +206,11 @@ def _stack(trees: Any) -> Any:
 
 
 def _side_by_side(
-    programs: _Programs, num_replicas: int, per_call: int, everywhere: NamedSharding
+    programs: _Programs, per_call: int, put: Callable[[TrainState], TrainState]
 ) -> Replicas:
     """All replicas in one program; their states are one stacked state."""
     return Replicas(
-        init=lambda keys: jax.device_put(_stack(programs.init(keys)), everywhere),
+        init=lambda keys: put(_stack(programs.init(keys))),
         order=programs.order,
         advance=programs.advance,
         evaluate=lambda states, *rest: _evaluate(programs, [states], *rest)[0],
@@ -191,7 +222,7 @@ def _side_by_side(
         ),
         offer=programs.offer,
         stack=lambda states: states,
-        unstack=lambda states: jax.device_put(states, everywhere),
+        unstack=put,
         steps_per_call=per_call,
     )
 
@@ -201,7 +232,7 @@ def _in_turn(
 ) -> Replicas:
     """One program, run for each replica; their states are a tuple."""
 
-    def advance(states: Any, keys: Array, split: Split, rows: Array) -> Any:
+    def advance(states: Any, keys: Array, split: Split, rows: Rows) -> Any:
         results = [
             programs.advance(state, key, split, own)
             for state, key, own in zip(states, keys, rows, strict=True)
@@ -210,10 +241,10 @@ def _in_turn(
 
     def unstack(tree: Any) -> tuple[Any, ...]:
         each = (jax.tree.map(operator.itemgetter(r), tree) for r in range(num_replicas))
-        return tuple(jax.device_put(state, everywhere) for state in each)
+        return tuple(place(state, everywhere) for state in each)
 
     return Replicas(
-        init=programs.init,
+        init=lambda keys: tuple(place(state, everywhere) for state in programs.init(keys)),
         order=programs.order,
         advance=advance,
         evaluate=lambda states, *rest: _stack(_evaluate(programs, states, *rest)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -9,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from lt_jax.errors import InputError
 
 BATCH_AXIS = "batch"
+_SMALL = 1 << 14  # elements; splitting fewer saves no memory worth the traffic
 
 
 def make_mesh(num_devices: int = 0) -> Mesh:
@@ -41,6 +44,46 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split_batch(mesh: Mesh) -> NamedSharding:
     """The leading axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
+
+
+def place(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays of the host on the devices, also on those of other processes.
+
+    Args:
+      tree: of arrays that every process has whole, and all have the same.
+      sharding: where each of them goes.
+
+    Returns:
+      The tree with `jax.Array` leaves.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def everywhere(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(everywhere, tree)
+
+
+def split_largest(mesh: Mesh, shape: tuple[int, ...], *, first: int = 0) -> NamedSharding:
+    """The longest axis that the devices can share evenly split over them, if the array is large.
+
+    Args:
+      mesh: of one axis.
+      shape: of the array.
+      first: the first axis that may be split.
+
+    Returns:
+      Where it goes; whole on every device if it is small or has no such axis.
+    """
+    axes = [a for a in range(first, len(shape)) if shape[a] % mesh.size == 0]
+    if not axes or np.prod(shape) < _SMALL:
+        return replicated(mesh)
+    longest = max(axes, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * longest, BATCH_AXIS))
 
 
 def check_batch_size(name: str, batch_size: int, mesh: Mesh) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lt_jax"
 LAYERS = (
-    ("errors", "npz", "longtail", "sharding", "environment"),
+    ("errors", "npz", "longtail", "sharding", "processes", "environment"),
     ("losses", "objectives", "augment", "autoaugment", "metrics", "models", "optimizers"),
     (
         "data",
@@ -21,7 +21,7 @@ LAYERS = (
         "recipes",
         "classifiers",
     ),
-    ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "loop"),
+    ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "stopping", "loop"),
     ("settings", "build", "prepare"),
     ("reported", "summaries", "report", "pictures", "masking_pictures", "finish"),
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),

@@ -30,7 +30,7 @@ from tiny_runs import (
     tiny,
 )
 
-from lt_jax import loop, models
+from lt_jax import models
 from lt_jax import retrain as retrain_module
 from lt_jax.configuration import base_config, first_stage
 from lt_jax.data import load_dataset, make_order
@@ -38,6 +38,7 @@ from lt_jax.data.sources import load_source
 from lt_jax.errors import InputError
 from lt_jax.longtail import SCHEMES
 from lt_jax.retrain import retrain
+from lt_jax.stopping import Stop
 from lt_jax.train import train
 from lt_jax.two_stage import DIVIDED, NCM_FEATURES, STAGES, TRAINED
 
@@ -363,7 +364,7 @@ def assert_same_run(folder: Path, other: Path):
 def test_stopped_in_either_stage_and_resumed_is_bit_exact(stage, calls, gcl, tmp_path, monkeypatch):
     """A signal in the middle of an epoch of stage 1, or of stage 2."""
     with monkeypatch.context() as patch:
-        stops = iter([loop.Stop] * (stage - 1) + [StopAfter])
+        stops = iter([Stop] * (stage - 1) + [StopAfter])
         patch.setattr("lt_jax.finish.Stop", lambda: next(stops)())
         StopAfter.step = calls
         assert train(gcl.config, tmp_path) is None

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from lt_jax import loop
 from lt_jax.configuration import base_config
+from lt_jax.stopping import Stop
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,7 +75,7 @@ def scores(summary: dict) -> dict:
     return summary["test"]
 
 
-class StopAfter(loop.Stop):
+class StopAfter(Stop):
     """Acts like a signal that comes while step `step` runs."""
 
     step = 0

@@ -1,0 +1,116 @@
+"""Several processes as one run: how they find each other, who writes, and when all stop.
+
+Each process runs the same script on the same config and sees a share of the devices. Everything
+that decides what to do is computed from the same files and numbers in all of them; only the first
+writes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from lt_jax.errors import InputError
+
+# A process that dies is missed after this long; JAX then ends the others.
+HEARTBEAT_SECONDS = 30
+_JOIN_SECONDS = 300
+_LEAVE_SECONDS = 30
+
+
+def start(
+    *,
+    automatic: bool = False,
+    coordinator: str = "",
+    num_processes: int = 0,
+    process_id: int = -1,
+) -> None:
+    """Joins the other processes of a run, before JAX is used; does nothing if none are named.
+
+    Args:
+      automatic: whether to ask the cluster who the others are, as TPU VMs, SLURM, Open MPI and GKE
+        can tell; then nothing else is given.
+      coordinator: address of the first process, ``"host:port"``, the same in all.
+      num_processes: how many there are.
+      process_id: which this is, from 0.
+
+    Raises:
+      InputError: for values that do not fit together, a cluster that cannot be asked, or others
+        that do not come.
+    """
+    given = (coordinator, num_processes, process_id) != ("", 0, -1)
+    if not automatic and not given:
+        return
+    if automatic and given:
+        raise InputError(
+            "--distributed asks the cluster; expected it alone, or --coordinator, --num_processes"
+            " and --process_id without it"
+        )
+    options: dict[str, Any] = {}
+    if given:
+        _check(coordinator, num_processes, process_id)
+        options = {
+            "coordinator_address": coordinator,
+            "num_processes": num_processes,
+            "process_id": process_id,
+        }
+    try:
+        jax.distributed.initialize(
+            **options,
+            initialization_timeout=_JOIN_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_LEAVE_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        where = f"at {coordinator}" if given else "by asking the cluster"
+        raise InputError(f"the processes of this run did not meet {where}: {reason}") from error
+
+
+def _check(coordinator: str, num_processes: int, process_id: int) -> None:
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise InputError(
+            f"--coordinator is {coordinator!r}; expected the address of the first process, such as"
+            " 10.0.0.1:8476"
+        )
+    if num_processes < 1:
+        raise InputError(f"--num_processes is {num_processes}; expected at least 1")
+    if not 0 <= process_id < num_processes:
+        raise InputError(
+            f"--process_id is {process_id}; expected 0 to {num_processes - 1}, another one for each"
+            " process"
+        )
+
+
+def are_several() -> bool:
+    """Whether this process has joined others."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes; of a run of one process it is."""
+    return not are_several() or jax.process_index() == 0
+
+
+def meet(where: str) -> None:
+    """Waits for all processes to come here.
+
+    Args:
+      where: a name, the same in all.
+    """
+    if are_several():
+        multihost_utils.sync_global_devices(where)
+
+
+def stop_now(call: int) -> bool:
+    """Whether all processes stop after this call, because one of them was told to.
+
+    JAX notices SIGTERM in any of them and chooses a call that none has passed.
+
+    Args:
+      call: counts 1, 2, 3 ... in all processes alike.
+    """
+    return are_several() and multihost_utils.reached_preemption_sync_point(call)

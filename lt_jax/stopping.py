@@ -1,0 +1,50 @@
+"""Signals that ask a run to save and leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+from lt_jax import processes
+from lt_jax.writers import say
+
+
+class Stop:
+    """Notices SIGTERM and Ctrl-C, so that the loop can save and leave.
+
+    Several processes must leave after the same step: then JAX notices SIGTERM, and `agree` says
+    when.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._calls = 0
+        self.unheeded: int | None = None  # the signal that nobody has acted on yet
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        alone = not processes.are_several()
+        if alone and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second Ctrl-C does not wait
+        self.asked, self.unheeded = True, number
+        say("will save and stop after this step.")
+
+    def agree(self) -> None:
+        """Called after every call of a program, in all processes alike."""
+        self._calls += 1
+        if processes.stop_now(self._calls):
+            self.asked = True
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self.unheeded is not None:  # it came while the run was being finished
+            os.kill(os.getpid(), self.unheeded)
