@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, StorageError
 from lt_jax.loop import NonFiniteError
 
-BAD_INPUT, NOT_FINITE = 2, 3  # exit statuses
+BAD_INPUT, NOT_FINITE, NOT_SAVED = 2, 3, 4  # exit statuses
 
 
 def _sentence(error: Exception) -> str:
@@ -71,6 +71,8 @@ def main(function: Callable[[], None]) -> None:
         _fail(error, BAD_INPUT)
     except NonFiniteError as error:
         _fail(error, NOT_FINITE)
+    except StorageError as error:
+        _fail(error, NOT_SAVED)
 
 
 def run_with_config(function: Callable[[ConfigDict, str], Any], default_config: str) -> None:

@@ -14,7 +14,7 @@ from lt_jax.data import Dataset
 from lt_jax.loop import Config, Loop, Run, Stop, evaluate
 from lt_jax.masking_pictures import save_history
 from lt_jax.metrics import Scoring
-from lt_jax.pictures import save_picture
+from lt_jax.pictures import dispensable, save_picture
 from lt_jax.summaries import summarize
 
 
@@ -134,6 +134,7 @@ def write_summary(
     # Its presence says that the run has finished; a picture that fails must not undo that.
     workdir.write_json(folder / workdir.SUMMARY, summary)
     if config["train"]["picture"]:
-        save_picture(summary, folder / workdir.METRICS, folder / workdir.PICTURE)
-        save_history(summary, folder / workdir.METRICS, folder / workdir.MASKS)
+        with dispensable():
+            save_picture(summary, folder / workdir.METRICS, folder / workdir.PICTURE)
+            save_history(summary, folder / workdir.METRICS, folder / workdir.MASKS)
     return summary
