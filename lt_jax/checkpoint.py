@@ -6,17 +6,21 @@ import contextlib
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from lt_jax.errors import InputError, first_line
 from lt_jax.files import folder_of, is_remote, is_writer, refusal
 from lt_jax.writers import say
 
+_CHECKSUM = "checksum"  # among the notes
+_CHANGED = "its arrays are not those that were saved"
 # How TensorStore tells that storage refused something, and why, in exceptions of general kinds.
 _STATUS = re.compile(r"[A-Z]+(_[A-Z]+)*: ")
 _CAUSE = re.compile(r": ([^:\[\]]+) \[os_error_code")
@@ -86,7 +90,8 @@ class Checkpoints:
         if self._manager.latest_step() == step:
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)
+            state=ocp.args.StandardSave(state),
+            notes=ocp.args.JsonSave({**notes, _CHECKSUM: checksum(state)}),
         )
         with self._saving():  # also what could not be written of the one before comes to light here
             self._manager.save(step, args=items, force=True)
@@ -117,9 +122,8 @@ class Checkpoints:
             except Exception as error:  # Orbax raises many kinds for damaged files
                 damaged[step] = first_line(error)[:200]
                 continue
-            missing = [name for name in ("state", "notes") if found[name] is None]
-            if missing:
-                damaged[step] = f"its {' and '.join(missing)} are missing"
+            if not _is_intact(found.state, found.notes):
+                damaged[step] = _CHANGED
                 continue
             self._set_aside(damaged, step)
             return Restored(step, found.state, found.notes)
@@ -172,6 +176,30 @@ class Checkpoints:
             self._manager.close()
 
 
+def checksum(state: Any) -> str | None:
+    """CRC-32 of all arrays in 8 hex digits, as a changed bit of a file is not always noticed.
+
+    None if this process does not have all of them.
+
+    Example:
+      >>> import numpy as np
+      >>> checksum({"a": np.arange(3)}) == checksum({"a": np.arange(3) + 1})
+      False
+    """
+    result = 0
+    for leaf in jax.tree.leaves(state):
+        if not getattr(leaf, "is_fully_addressable", True):
+            return None
+        result = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), result)
+    return f"{result:08x}"
+
+
+def _is_intact(state: Any, notes: dict[str, Any]) -> bool:
+    """Whether the arrays are those saved, as far as an earlier version or this process can tell."""
+    before, now = notes.get(_CHECKSUM), checksum(state)
+    return before is None or now is None or before == now
+
+
 def read_step(folder: Path, step: int, template: Any) -> Any:
     """The arrays of one checkpoint of a finished run; changes nothing in the folder.
 
@@ -191,7 +219,12 @@ def read_step(folder: Path, step: int, template: Any) -> Any:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder / str(step) / "state", abstract)
+            state = checkpointer.restore(folder / str(step) / "state", abstract)
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+            notes = checkpointer.restore(folder / str(step) / "notes")
+        if not _is_intact(state, notes):
+            raise ValueError(_CHANGED)
+        return state
     except Exception as error:  # Orbax raises many kinds for damaged files
         raise InputError(
             f"the checkpoint of step {step} in {folder} cannot be read ({first_line(error)[:200]})"

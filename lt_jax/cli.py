@@ -44,6 +44,8 @@ def _read_flags(argv: list[str]) -> list[str]:
         raise InputError(f"{rest[1]!r} is not a flag; expected such as --workdir=runs/a")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every file it touches
+        # and, with a traceback for each of its threads, what it raises too.
+        logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
     return rest
 
 
