@@ -173,7 +173,8 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._manager.close()
+            with self._saving():
+                self._manager.close()
 
 
 def checksum(state: Any) -> str | None:
@@ -190,7 +191,7 @@ def checksum(state: Any) -> str | None:
     for leaf in jax.tree.leaves(state):
         if not getattr(leaf, "is_fully_addressable", True):
             return None
-        result = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), result)
+        result = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, result)
     return f"{result:08x}"
 
 

@@ -44,9 +44,16 @@ def _read_flags(argv: list[str]) -> list[str]:
         raise InputError(f"{rest[1]!r} is not a flag; expected such as --workdir=runs/a")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every file it touches
-        # and, with a traceback for each of its threads, what it raises too.
+        # and, with a traceback for each of its threads and tasks, what it raises too.
         logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+        sys.unraisablehook = _but_closed_loops
     return rest
+
+
+def _but_closed_loops(unraisable: sys.UnraisableHookArgs) -> None:
+    """Leaves out what tasks of Orbax meet that were not awaited once one of them had failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _fail(error: Exception, status: int) -> NoReturn:

@@ -16,7 +16,7 @@ from lt_jax.errors import StorageError
 from lt_jax.extract import extract_features
 from lt_jax.files import write_text
 from lt_jax.train import train
-from lt_jax.writers import TensorBoard
+from lt_jax.writers import MetricsFile, TensorBoard, read_metrics
 
 pytestmark = [
     pytest.mark.usefixtures("compiled_quickly"),
@@ -38,6 +38,9 @@ def only(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+QUICK = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 class Disk:
@@ -81,6 +84,7 @@ def at_epoch(number, action):
 
     def epoch(self, at):
         if at == number:
+            self.checkpoints.wait()  # that of the epoch before is whole
             action()
         original(self, at)
 
@@ -143,12 +147,12 @@ def test_checkpoints_too_large_for_the_disk(tmp_path, whole):
 
 @pytest.mark.parametrize("left", [0, 8 * 4096])
 def test_a_disk_that_is_full(disk, whole, left):
-    """Without any room the metrics file is the first to notice; with some, a checkpoint."""
+    """Without any room, and with some that a checkpoint uses up before it is whole."""
     folder = disk.folder / "run"
     with at_epoch(1, lambda: disk.fill(left)), pytest.raises(StorageError) as error:
         train(CONFIG, folder)
     assert "(No space left on device), 0." in str(error.value)
-    assert str(folder if left == 0 else folder / "checkpoints") + " could not" in str(error.value)
+    assert str(error.value).endswith(KEPT)
     assert_first_checkpoint_is_intact(folder, whole)
     disk.clear()
     assert_goes_on_to_the_same_end(folder, whole)
@@ -170,6 +174,24 @@ def test_a_disk_that_is_full_at_the_start_and_at_the_end(disk, whole, monkeypatc
     assert not list(folder.glob("summary*"))
     disk.clear()
     assert_goes_on_to_the_same_end(folder, whole)
+
+
+def test_rows_without_room_are_told_and_those_before_stay(tmp_path):
+    """Also when the disk takes half of a row, and when there is room again and the run goes on."""
+    path = tmp_path / "metrics.jsonl"
+    written = MetricsFile(path, 0)
+    for step in (1, 2, 3):
+        written.write({"step": step, "split": "train"})
+    with only(100), pytest.raises(StorageError, match=r"could not be written to \(File too large"):
+        written.write({"step": 4, "split": "train"})
+    with only(100), contextlib.suppress(StorageError):
+        written.close()
+    assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
+    assert path.stat().st_size == 100
+    again = MetricsFile(path, 2)
+    again.write({"step": 3, "split": "train"})
+    again.close()
+    assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
 
 
 def test_a_picture_without_room_does_not_undo_a_finished_run(tmp_path, monkeypatch, capsys):
@@ -226,7 +248,7 @@ def test_command_line_ends_with_one_sentence_and_status_4(tmp_path):
     ended = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, **QUICK},
         capture_output=True,
         text=True,
         timeout=300,
