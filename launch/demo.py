@@ -11,6 +11,7 @@ from absl import flags
 
 from lt_jax import cli, pictures, report
 from lt_jax.errors import InputError
+from lt_jax.files import folder_of
 from lt_jax.settings import load_configs
 from lt_jax.summaries import Scores
 from lt_jax.sweep import run_sweep
@@ -39,7 +40,7 @@ def main() -> None:
         raise InputError("--methods is empty; expected such as cross_entropy,cb_focal")
     module = runpy.run_path(str(Path(__file__).parent.parent / "configs/digits.py"))
     configs = load_configs(module, None, METHODS.value, [], SEEDS.value)
-    folder = Path(cli.required(WORKDIR)).expanduser()
+    folder = folder_of(cli.required(WORKDIR))
     summaries: list[list[Scores]] = []
     try:
         failed = run_sweep(configs, folder, summaries.append)

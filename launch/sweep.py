@@ -21,6 +21,7 @@ from absl import flags
 
 from lt_jax import cli, pictures, report
 from lt_jax.errors import InputError
+from lt_jax.files import folder_of
 from lt_jax.masking_pictures import save_masking_of_table
 from lt_jax.reported import read_reported
 from lt_jax.settings import load_configs
@@ -40,7 +41,7 @@ REPORTED = flags.DEFINE_string("reported", "", "CSV of reported numbers, results
 
 def main() -> None:
     """Runs, and writes the table after each row."""
-    folder = Path(cli.required(WORKDIR)).expanduser()
+    folder = folder_of(cli.required(WORKDIR))
     if not Path(CONFIG.value).is_file():
         raise InputError(f"there is no config file {CONFIG.value}; expected configs/digits.py")
     module = runpy.run_path(CONFIG.value)

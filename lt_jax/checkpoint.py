@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import shutil
 import time
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
-from lt_jax.errors import InputError
+from lt_jax import processes
+from lt_jax.errors import InputError, first_line
+from lt_jax.files import folder_of, is_remote, refusal
+from lt_jax.processes import is_writer
 from lt_jax.writers import say
+
+_CHECKSUM = "checksum"  # among the notes
+_CHANGED = "its arrays are not those that were saved"
+# How TensorStore tells that storage refused something, and why, in exceptions of general kinds.
+_STATUS = re.compile(r"[A-Z]+(_[A-Z]+)*: ")
+_CAUSE = re.compile(r": ([^:\[\]]+) \[os_error_code")
 
 
 class Restored(NamedTuple):
@@ -31,9 +46,36 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int) -> None:
         """Opens the folder."""
-        self.folder = Path(folder).absolute()
+        self.folder = folder_of(folder)
         self._keep = keep
-        self._manager = self._open()
+        self._drop_partial()
+        with self._saving():
+            self._manager = self._open()
+
+    def _drop_partial(self) -> None:
+        """Removes what a kill or a full disk left of a checkpoint that was being written.
+
+        In a bucket, where nothing tells it from one that was copied without its last file, it
+        stays, and is passed over.
+        """
+        if is_writer() and not is_remote(self.folder):
+            for path in self.folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Turns what Orbax raises when it cannot write into a `StorageError`, and makes room."""
+        try:
+            yield
+        except Exception as error:
+            from_storage = isinstance(error, OSError) or _STATUS.match(str(error))
+            if not (from_storage or is_remote(self.folder)):
+                raise  # a defect, which keeps its traceback
+            self._drop_partial()
+            cause = _CAUSE.search(str(error))
+            steps = self.steps()
+            kept = f"the checkpoint of step {max(steps)} is kept" if steps else ""
+            raise refusal(self.folder, cause[1] if cause else error, kept) from error
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True)
@@ -43,13 +85,18 @@ class Checkpoints:
         """Saves the arrays of a step, and a few JSON values, in the background.
 
         A step that is there already is left alone.
+
+        Raises:
+          StorageError: if it, or the one before, cannot be written; older ones are kept.
         """
         if self._manager.latest_step() == step:
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)
+            state=ocp.args.StandardSave(state),
+            notes=ocp.args.JsonSave({**notes, _CHECKSUM: checksum(state)}),
         )
-        self._manager.save(step, args=items, force=True)
+        with self._saving():  # also what could not be written of the one before comes to light here
+            self._manager.save(step, args=items, force=True)
 
     def restore(self, template: Any) -> Restored | None:
         """The newest checkpoint that can be read.
@@ -75,11 +122,13 @@ class Checkpoints:
             try:
                 found = self._manager.restore(step, args=items)
             except Exception as error:  # Orbax raises many kinds for damaged files
-                lines = str(error).strip().splitlines() or [type(error).__name__]
-                damaged[step] = lines[0][:200]
-            else:
-                self._set_aside(damaged, step)
-                return Restored(step, found.state, found.notes)
+                damaged[step] = first_line(error)[:200]
+                continue
+            if not _is_intact(found.state, found.notes):
+                damaged[step] = _CHANGED
+                continue
+            self._set_aside(damaged, step)
+            return Restored(step, found.state, found.notes)
         if damaged:
             step, reason = next(iter(damaged.items()))
             raise InputError(
@@ -94,25 +143,67 @@ class Checkpoints:
         self._manager.close()
         for step, reason in damaged.items():
             aside = self.folder.parent / f"damaged_checkpoint_{step}_{time.time_ns()}"
-            (self.folder / str(step)).rename(aside)
+            if is_writer():
+                (self.folder / str(step)).rename(aside)
             say(
                 f"the checkpoint of step {step} cannot be read ({reason}); it was renamed to"
                 f" {aside.name}, and the run goes on from the one before, of step {read}."
             )
+        processes.meet("damaged checkpoints are set aside")
         self._manager = self._open()
+
+    def steps(self) -> list[int]:
+        """The steps whose checkpoints are whole, in order."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(ocp.utils.checkpoint_steps(self.folder))
+        return []
 
     def latest_step(self) -> int | None:
         """The newest step saved."""
         return self._manager.latest_step()
 
     def wait(self) -> None:
-        """Waits until everything is written; raises if it could not be."""
-        self._manager.wait_until_finished()
+        """Waits until everything is written.
+
+        Raises:
+          StorageError: if it could not be; older checkpoints are kept.
+        """
+        with self._saving():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets go of the folder."""
-        self.wait()
-        self._manager.close()
+        """Waits, and lets go of the folder; raises like `wait`."""
+        try:
+            self.wait()
+        finally:
+            with self._saving():
+                self._manager.close()
+
+
+def checksum(state: Any) -> str | None:
+    """CRC-32 of all arrays in 8 hex digits, as a changed bit of a file is not always noticed.
+
+    None if this process does not have all of them.
+
+    Example:
+      >>> import numpy as np
+      >>> checksum({"a": np.arange(3)}) == checksum({"a": np.arange(3) + 1})
+      False
+    """
+    result = 0
+    for leaf in jax.tree.leaves(state):
+        if isinstance(leaf, jax.Array) and not (
+            leaf.is_fully_addressable or leaf.is_fully_replicated
+        ):
+            return None
+        result = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, result)
+    return f"{result:08x}"
+
+
+def _is_intact(state: Any, notes: dict[str, Any]) -> bool:
+    """Whether the arrays are those saved, as far as an earlier version or this process can tell."""
+    before, now = notes.get(_CHECKSUM), checksum(state)
+    return before is None or now is None or before == now
 
 
 def read_step(folder: Path, step: int, template: Any) -> Any:
@@ -134,9 +225,13 @@ def read_step(folder: Path, step: int, template: Any) -> Any:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder / str(step) / "state", abstract)
+            state = checkpointer.restore(folder / str(step) / "state", abstract)
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+            notes = checkpointer.restore(folder / str(step) / "notes")
+        if not _is_intact(state, notes):
+            raise ValueError(_CHANGED)
+        return state
     except Exception as error:  # Orbax raises many kinds for damaged files
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(
-            f"the checkpoint of step {step} in {folder} cannot be read ({reason})"
+            f"the checkpoint of step {step} in {folder} cannot be read ({first_line(error)[:200]})"
         ) from error

@@ -7,13 +7,22 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from lt_jax.errors import InputError
+from lt_jax import processes
+from lt_jax.errors import InputError, StorageError, first_line
 from lt_jax.loop import NonFiniteError
 
-BAD_INPUT, NOT_FINITE = 2, 3  # exit statuses
+BAD_INPUT, NOT_FINITE, NOT_SAVED, LEFT_ALONE = 2, 3, 4, 5  # exit statuses
+
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join the other processes that the cluster knows of (TPU VM, SLURM, ...)."
+)
+COORDINATOR = flags.DEFINE_string("coordinator", "", "Address of the first process, host:port.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "How many processes the run has.")
+PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Which of them this is, from 0.")
 
 
 def _sentence(error: Exception) -> str:
@@ -44,7 +53,16 @@ def _read_flags(argv: list[str]) -> list[str]:
         raise InputError(f"{rest[1]!r} is not a flag; expected such as --workdir=runs/a")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every file it touches
+        # and, with a traceback for each of its threads and tasks, what it raises too.
+        logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+        sys.unraisablehook = _but_closed_loops
     return rest
+
+
+def _but_closed_loops(unraisable: sys.UnraisableHookArgs) -> None:
+    """Leaves out what tasks of Orbax meet that were not awaited once one of them had failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _fail(error: Exception, status: int) -> NoReturn:
@@ -65,12 +83,29 @@ def main(function: Callable[[], None]) -> None:
     Args:
       function: called once the flags have been read.
     """
+
+    def start(argv: list[str]) -> None:
+        processes.start(
+            automatic=DISTRIBUTED.value,
+            coordinator=COORDINATOR.value,
+            num_processes=NUM_PROCESSES.value,
+            process_id=PROCESS_ID.value,
+        )
+        function()
+
     try:
-        app.run(lambda argv: function(), flags_parser=_read_flags)
+        app.run(start, flags_parser=_read_flags)
     except InputError as error:
         _fail(error, BAD_INPUT)
     except NonFiniteError as error:
         _fail(error, NOT_FINITE)
+    except StorageError as error:
+        _fail(error, NOT_SAVED)
+    except jax.errors.JaxRuntimeError as error:
+        if not processes.are_several():
+            raise
+        gone = InputError(f"another process of the run has gone ({first_line(error)[:200]})")
+        _fail(gone, LEFT_ALONE)
 
 
 def run_with_config(function: Callable[[ConfigDict, str], Any], default_config: str) -> None:

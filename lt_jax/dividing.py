@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lt_jax import dlsa, metrics, sharding, workdir
+from lt_jax import dlsa, metrics, processes, sharding, workdir
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.dividing_blocks import BlockTraining
 from lt_jax.dividing_heads import Evaluated, classified
@@ -25,8 +25,10 @@ from lt_jax.dividing_pictures import latent_map, save_division
 from lt_jax.dividing_report import division_facts
 from lt_jax.errors import InputError
 from lt_jax.features import standardised_splits
+from lt_jax.files import write_whole
 from lt_jax.finish import scores_of, write_summary
 from lt_jax.longtail import log_prior
+from lt_jax.pictures import dispensable
 from lt_jax.prepare import put_splits, seeds_of
 from lt_jax.stage1 import SecondStage
 from lt_jax.stopping import Stop
@@ -170,10 +172,14 @@ class _Run:
         scoring = metrics.scoring_for(False, counts)
         facts = division_facts(blocks, divided, self.labels, evaluated, without, scoring, counts)
         points = latent_map(blocks, divided["test"], self.features, self.labels["test"], bound)
-        np.savez(self.stage.folder / LATENTS, allow_pickle=False, **points)
+        write_whole(
+            self.stage.folder / LATENTS,
+            lambda file: np.savez(file, allow_pickle=False, **points),
+        )
         summary = self._summary(scoring, evaluated, facts, seconds + time.monotonic() - started)
         if self.stage.config["train"]["picture"]:
-            save_division(summary, points, self.stage.folder / PICTURE)
+            with dispensable():
+                save_division(summary, points, self.stage.folder / PICTURE)
         return summary
 
     def _own_labels(self, split: str) -> np.ndarray | None:
@@ -237,6 +243,7 @@ def check_division(config: Mapping[str, Any], dataset: Any) -> None:
     Raises:
       InputError: naming the field or the class.
     """
+    processes.check_alone("a division (config.retrain.method 'dlsa')")
     options = options_of(config["retrain"])
     if dataset.multi_label:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -112,6 +113,8 @@ class BlockTraining(NamedTuple):
                 bar.report(before + fit.epoch, float(np.mean(row["loss"])), rate, left)
             bar.advance(before + fit.epoch)
             if looked or stop.asked:
+                rows.sync()  # no checkpoint without the rows before it
+                board.sync()
                 # A copy, as the next epoch overwrites the arrays.
                 saved.save(fit.epoch, jax.tree.map(np.array, _arrays(fit)), notes())
             if stop.asked and fit.epoch < self.flow.epochs:
@@ -126,8 +129,9 @@ class BlockTraining(NamedTuple):
             )
             return None if done is None else (done, notes()["seconds"])
         finally:
-            for thing in (rows, board, saved):
-                thing.close()
+            with contextlib.ExitStack() as stack:  # each is closed, whatever another one raises
+                for thing in (saved, board, rows):
+                    stack.callback(thing.close)
 
     def _row(self, number: int, epoch: int, facts: Mapping[str, Any]) -> dict[str, Any]:
         """A row of the metrics file: the terms, their sum, and the score that chooses the epoch."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lt_jax import dlsa
 from lt_jax.dividing_report import part_names, parts_of
-from lt_jax.pictures import new_figure
+from lt_jax.pictures import new_figure, write_figure
 from lt_jax.summaries import Scores, with_deviation
 
 MAPPED = 2000  # points of a map
@@ -89,7 +89,7 @@ def save_division(summary: Scores, points: Mapping[str, npt.NDArray[Any]], path:
     _draw_clusters(clusters, division["replicas"])
     _draw_likelihoods(likelihoods, division["replicas"][0])
     _draw_map(latents, points)
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path)
 
 
 def _draw_counts(axes: Any, replicas: list[Scores]) -> None:

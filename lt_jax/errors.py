@@ -1,11 +1,19 @@
-"""The one error that means "what you gave cannot be used", and quoting others in its sentence."""
+"""The errors that are told in one sentence, and quoting others in it."""
 
 
 class InputError(ValueError):
     """Raised for bad input: one sentence that names the value and what was expected.
 
-    Launch scripts print the sentence and exit with a non-zero status; everything else that is
-    raised is a defect of the library and keeps its traceback.
+    Launch scripts print the sentence and exit with a non-zero status, also for `StorageError` and
+    a loss that is not finite; everything else that is raised is a defect of the library and keeps
+    its traceback.
+    """
+
+
+class StorageError(RuntimeError):
+    """Raised when something could not be saved, as on a full disk: one sentence.
+
+    What was saved before is intact, and the same call goes on from it.
     """
 
 

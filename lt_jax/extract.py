@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from lt_jax import sharding, workdir
+from lt_jax import processes, sharding, workdir
 from lt_jax.data import load_dataset
 from lt_jax.data.feature_files import shard_name
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, StorageError
 from lt_jax.features import feature_program, feature_splits
+from lt_jax.files import folder_of, write_whole, writing
 from lt_jax.prepare import data_fingerprint, put_splits, seeds_of
 from lt_jax.stage1 import Frozen, check_same_images, config_of, find_stage1, load_frozen
 from lt_jax.steps import Split
@@ -51,6 +52,7 @@ def extract_features(
     Raises:
       InputError: if the run cannot be read, or `out` has features of another one.
     """
+    processes.check_alone("the extraction of features")
     if shard_size < 1:
         raise InputError(f"shard_size is {shard_size!r}; expected at least 1")
     if weights not in ("last", "best_on_validation"):
@@ -71,7 +73,7 @@ def extract_features(
         **data_fingerprint(dataset.info()),
     }
     facts = json.loads(json.dumps(facts))
-    path = Path(out).expanduser().absolute()
+    path = folder_of(out)
     _claim(path, facts)
     frozen = load_frozen(stage1, dataset, weights)
     mesh = sharding.make_mesh(config["train"]["num_devices"])
@@ -99,10 +101,11 @@ def _claim(path: Path, facts: dict[str, Any]) -> None:
             )
         return
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
         workdir.write_json(file, facts)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written to ({error.strerror})") from error
+    except StorageError as error:
+        raise InputError(str(error)) from error
 
 
 def _write_split(
@@ -129,17 +132,7 @@ def _write_split(
         found = feature_splits(frozen, {name: part}, mesh, options, program)[name]
         features, labels = np.asarray(found.images), np.asarray(found.labels)
         for path, values in zip(paths, features, strict=True):
-            _write(path, values, labels)
+            write_whole(path, partial(np.savez, features=values, labels=labels))
         say(f"{name}: part {shard + 1} of {shards} ({rows[-1] + 1} of {count} examples).")
     if done:
         say(f"{name}: {done} of {shards} parts were there already.")
-
-
-def _write(path: Path, features: np.ndarray, labels: np.ndarray) -> None:
-    """A file, whole or not at all."""
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        np.savez(file, features=features, labels=labels)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

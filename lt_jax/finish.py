@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from lt_jax import workdir
+from lt_jax import processes, workdir
 from lt_jax.data import Dataset
 from lt_jax.loop import Config, Loop, Run, evaluate
 from lt_jax.masking_pictures import save_history
 from lt_jax.metrics import Scoring
-from lt_jax.pictures import save_picture
+from lt_jax.pictures import dispensable, save_picture
 from lt_jax.stopping import Stop
 from lt_jax.summaries import summarize
 
@@ -134,7 +134,9 @@ def write_summary(
     summary = {**summarize(config, dataset.info(), scoring, **results), **extra}
     # Its presence says that the run has finished; a picture that fails must not undo that.
     workdir.write_json(folder / workdir.SUMMARY, summary)
-    if config["train"]["picture"]:
-        save_picture(summary, folder / workdir.METRICS, folder / workdir.PICTURE)
-        save_history(summary, folder / workdir.METRICS, folder / workdir.MASKS)
+    if config["train"]["picture"] and processes.is_writer():
+        with dispensable():
+            save_picture(summary, folder / workdir.METRICS, folder / workdir.PICTURE)
+            save_history(summary, folder / workdir.METRICS, folder / workdir.MASKS)
+    processes.meet("the summary is written")  # a second stage reads it in all processes
     return summary

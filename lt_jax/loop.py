@@ -136,6 +136,7 @@ class Loop:
                 self._epoch(self.step // run.steps_per_epoch)
         if self.step < run.total_steps:
             self._save()
+            self.checkpoints.wait()
             self.stop.unheeded = None
             say(
                 f"stopped by a signal at step {self.step} of {run.total_steps} and saved;"
@@ -257,9 +258,12 @@ class Loop:
             "pending": [losses.astype(float).tolist() for losses in self.pending],
             "data": self.run.fingerprint,
         }
+        self.metrics.sync()  # no checkpoint without the rows before it
+        self.tensorboard.sync()
         self.checkpoints.save(self.step, stacked, notes)
 
     def close(self) -> None:
         """Waits for the last checkpoint and closes the files."""
-        for thing in (self.metrics, self.tensorboard, self.checkpoints):
-            thing.close()
+        with contextlib.ExitStack() as stack:  # each is closed, whatever another one raises
+            for thing in (self.checkpoints, self.tensorboard, self.metrics):
+                stack.callback(thing.close)

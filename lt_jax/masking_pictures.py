@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lt_jax.pictures import new_figure
+from lt_jax.pictures import new_figure, write_figure
 from lt_jax.summaries import Scores, row_name
 from lt_jax.workdir import METRICS
 from lt_jax.writers import OBJECTIVE, read_metrics
@@ -64,7 +64,7 @@ def save_history(summary: Scores, metrics_path: Path, path: Path) -> None:
     ratios.axhline(1.0, color="black", lw=0.8, ls=":")
     ratios.set_yscale("log")
     _draw_scale(figure, [ratios, missed, raised], summary["data"]["class_counts"])
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path)
 
 
 def _colours(counts: Sequence[int]) -> Any:
@@ -118,7 +118,7 @@ def save_masking(before: Scores, after: Scores, metrics_path: Path, path: Path) 
         _draw_histograms(row[1], after, c)
         _draw_ratio(row[2], past, c)
     grid[0][0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path)
 
 
 def save_masking_of_table(summaries: Sequence[Scores], folder: Path, path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lt_jax.errors import StorageError
+from lt_jax.files import write_whole
 from lt_jax.reported import reported_for
 from lt_jax.summaries import (
     Scores,
@@ -32,6 +35,20 @@ def new_figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns)
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """Writes a figure as a PNG file, whole or not at all."""
+    write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))
+
+
+@contextlib.contextmanager
+def dispensable() -> Iterator[None]:
+    """Around the pictures of a finished run: one for which there is no room is told, not raised."""
+    try:
+        yield
+    except StorageError as error:
+        say(f"the run has finished, but a picture is missing: {error}")
 
 
 def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
@@ -66,7 +83,7 @@ def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
     else:
         _draw_accuracy(by_class, summary)
         _draw_confusion(figure, last, test["replicas"])
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path)
 
 
 def _draw_accuracy(axes: Any, summary: Scores) -> None:
@@ -180,7 +197,7 @@ def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
     lines.set(title=f"{kind} of each class", xlabel="class (training examples)", ylim=(0, 1.02))
     lines.set_ylabel(f"test {kind}")
     lines.legend(fontsize=8, loc="lower left")
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path)
 
 
 def _by_class(summary: Scores) -> str:
@@ -215,7 +232,7 @@ def save_ranking(
             panels[-1].plot([], [], marker, color=colour, label=name, ls="")
     # Beside the bars: inside it would hide some.
     panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path)
 
 
 _MARKS = {

@@ -90,9 +90,28 @@ def are_several() -> bool:
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes; of a run of one process it is."""
+def is_writer() -> bool:
+    """Whether this process writes the files of a run and talks: the first of all.
+
+    Checkpoints are apart: all processes write their parts of the arrays.
+    """
     return not are_several() or jax.process_index() == 0
+
+
+def check_alone(what: str) -> None:
+    """Refuses what several processes cannot share.
+
+    Args:
+      what: names it.
+
+    Raises:
+      InputError: if there are several.
+    """
+    if are_several():
+        raise InputError(
+            f"{what} runs in one process, and this run has {jax.process_count()}; start it in one,"
+            " whose devices share the work"
+        )
 
 
 def meet(where: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lt_jax import environment
+from lt_jax.files import write_text
 from lt_jax.reported import reported_for
 from lt_jax.summaries import (
     Scores,
@@ -115,9 +117,10 @@ def write_tables(
         lines += _markdown(table_rows(summaries, names=shown))
     notes = [f"{row_name(s)}: {r.note}" for s, k in zip(summaries, known, strict=True) for r in k]
     lines += ["", *_explanation(summaries[0]), "", *(f"- Reported, {note}." for note in notes)]
-    (folder / "table.md").write_text("\n".join(lines).rstrip() + "\n")
-    with (folder / "table.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+    write_text(folder / "table.md", "\n".join(lines).rstrip() + "\n")
+    table = io.StringIO()
+    csv.writer(table).writerows([header, *rows])
+    write_text(folder / "table.csv", table.getvalue())
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:

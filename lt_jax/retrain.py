@@ -23,6 +23,7 @@ from lt_jax.data import Dataset, load_dataset
 from lt_jax.dividing import check_division, divide_and_classify
 from lt_jax.errors import InputError
 from lt_jax.features import feature_splits
+from lt_jax.files import folder_of
 from lt_jax.finish import carry_out
 from lt_jax.longtail import log_prior
 from lt_jax.loop import Config, Run
@@ -88,7 +89,7 @@ def retrain(
         summary = retrain(config, "runs/crt", from_folder="runs/ce")
     """
     check_config(config)
-    path = Path(folder).expanduser().absolute()
+    path = folder_of(folder)
     stage1 = find_stage1(config, from_folder)
     if path == stage1.folder.parent or path.is_relative_to(stage1.folder):
         raise InputError(f"workdir {path} is that of stage 1; choose another for stage 2")

@@ -32,6 +32,11 @@ def make_mesh(num_devices: int = 0) -> Mesh:
             f"num_devices is {num_devices}; expected 0 (all) to {len(devices)},"
             f" the {devices[0].platform} devices there are"
         )
+    if jax.process_count() > 1 and num_devices not in (0, len(devices)):
+        raise InputError(
+            f"num_devices is {num_devices}; expected 0 or {len(devices)}, all that the"
+            f" {jax.process_count()} processes of this run have"
+        )
     chosen = devices[: num_devices or len(devices)]
     return Mesh(np.asarray(chosen), (BATCH_AXIS,), axis_types=(AxisType.Auto,))
 

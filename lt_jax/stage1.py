@@ -18,6 +18,7 @@ from lt_jax.checkpoint import read_step
 from lt_jax.configuration import first_stage, plain, read_config
 from lt_jax.data import Dataset
 from lt_jax.errors import InputError
+from lt_jax.files import files_in, folder_of
 from lt_jax.loop import Config
 from lt_jax.objectives import Objective
 from lt_jax.prepare import data_fingerprint, make_training, seeds_of
@@ -44,7 +45,7 @@ class Stage1(NamedTuple):
         """Which weights these are, as 16 hex digits: a hash of the files of the last checkpoint."""
         step = self.folder / workdir.CHECKPOINTS / str(self.summary["training"]["steps"])
         digest = hashlib.sha256()
-        for path in sorted(p for p in (step / "state").rglob("*") if p.is_file()):
+        for path in files_in(step / "state"):
             digest.update(str(path.relative_to(step)).encode())
             digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
@@ -107,7 +108,7 @@ def config_of(folder: str | Path) -> ConfigDict:
 
 
 def _run_folder(folder: str | Path) -> Path:
-    path = Path(folder).expanduser().absolute()
+    path = folder_of(folder)
     if not path.is_dir():
         raise InputError(f"stage-1 workdir {path} does not exist; train stage 1 there first")
     if (path / workdir.STAGE1 / workdir.CONFIG).exists():

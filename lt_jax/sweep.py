@@ -13,6 +13,7 @@ from lt_jax import workdir
 from lt_jax.configuration import check_config, first_stage, plain
 from lt_jax.data import Dataset, load_dataset
 from lt_jax.errors import InputError
+from lt_jax.files import folder_of
 from lt_jax.loop import NonFiniteError
 from lt_jax.prepare import prepare
 from lt_jax.retrain import check_second_stage, retrain
@@ -151,7 +152,7 @@ def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) 
     """
     done: dict[str, Any] = {}
     failed: dict[str, str] = {}
-    folder, rows = folder.expanduser(), plan(configs)
+    folder, rows = folder_of(folder), plan(configs)
     dataset = check(rows, folder)
     for number, row in enumerate(rows, 1):
         say(f"row {number} of {len(rows)}: {row.name}")

@@ -13,6 +13,7 @@ from typing import Any
 from lt_jax import workdir
 from lt_jax.configuration import check_config, first_stage
 from lt_jax.data import Dataset, load_dataset
+from lt_jax.files import folder_of
 from lt_jax.finish import carry_out
 from lt_jax.loop import Config, NonFiniteError
 from lt_jax.prepare import prepare
@@ -53,7 +54,7 @@ def train(
         summary = train(config, "runs/digits_cb_focal")
     """
     check_config(config)
-    path = Path(folder).expanduser().absolute()
+    path = folder_of(folder)
     workdir.check_config_matches(config, path)
     done = workdir.finished_summary(path)
     if done is not None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lt_jax.configuration import base_config, plain
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, StorageError, first_line
+from lt_jax.files import is_remote, write_text
+from lt_jax.processes import is_writer
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 # Fields that change nothing of what a run computes; they may differ when it goes on.
@@ -29,14 +30,8 @@ FROM = "stage1.json"  # which weights a second stage was started from
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a file whole or not at all."""
-    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut leaves an empty file under the final name
-    os.replace(temporary, path)
+    """Writes a file whole or not at all; see `lt_jax.files.write_whole`."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def flatten(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -111,14 +106,22 @@ def claim(config: Mapping[str, Any], workdir: Path) -> None:
     Raises:
       InputError: if the folder cannot be written to.
     """
+    if not is_writer():
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
+        if not is_remote(workdir):
+            with tempfile.TemporaryFile(dir=workdir):
+                pass
         if not (workdir / CONFIG).exists():
             write_json(workdir / CONFIG, plain(config))
-    except OSError as error:
+    except StorageError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) or is_remote(workdir)):
+            raise
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(
-            f"workdir {workdir} cannot be written to ({error.strerror}); expected a folder to"
-            " which this user may write"
+            f"workdir {workdir} cannot be written to ({reason}); expected a folder to which this"
+            " user may write"
         ) from error

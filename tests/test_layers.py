@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lt_jax"
 LAYERS = (
-    ("errors", "npz", "longtail", "sharding", "processes", "environment"),
+    ("errors", "files", "npz", "longtail", "sharding", "processes", "environment"),
     ("losses", "objectives", "augment", "autoaugment", "metrics", "models", "optimizers"),
     (
         "data",

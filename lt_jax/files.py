@@ -1,0 +1,158 @@
+"""Files of runs, on a disk or in a bucket: written whole or not at all, and by one process."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from lt_jax.errors import InputError, StorageError, first_line
+from lt_jax.processes import is_writer
+
+_BUCKETS = "gs://"
+PARTIAL = ".partial"  # ends the names of files that are being written
+
+
+def folder_of(name: str | os.PathLike[str]) -> Path:
+    """The folder of a run, a table or features, by its name.
+
+    Args:
+      name: of a local folder, in which ``~`` is expanded, or ``gs://BUCKET/FOLDER``.
+
+    Returns:
+      An absolute `Path`; for a bucket an `etils.epath.Path`, which has the same methods.
+
+    Raises:
+      InputError: if it is remote and cannot be reached with what is installed.
+
+    Example:
+      >>> folder_of("/runs/../runs/a").name, str(folder_of("~")) == os.path.expanduser("~")
+      ('a', True)
+    """
+    text = os.fspath(name)
+    if text.startswith("gs:/") and not text.startswith(_BUCKETS):
+        raise InputError(f"folder {text!r} lacks a slash, as pathlib drops one; give it as text")
+    if "://" not in text:
+        return Path(text).expanduser().absolute()
+    if not text.startswith(_BUCKETS) or text == _BUCKETS:
+        raise InputError(
+            f"folder {text!r} is of no known kind; expected a path, or gs://BUCKET/..."
+        )
+    if not any(map(importlib.util.find_spec, ("gcsfs", "tensorflow"))):
+        raise InputError(f"{text} needs a client of Google Cloud: pip install 'lt_jax[gcs]'")
+    from etils import epath
+
+    return cast(Path, epath.Path(text))
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path is one in a bucket."""
+    return os.fspath(path).startswith(_BUCKETS)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files in a folder and those in it, sorted by path; none if it does not exist."""
+    if not is_remote(folder):
+        return sorted(path for path in folder.rglob("*") if path.is_file())
+    from etils import epath
+
+    return sorted(
+        cast(Path, epath.Path(_BUCKETS + os.fspath(root).removeprefix(_BUCKETS).lstrip("/")) / name)
+        for root, _, names in epath.Path(folder).walk()
+        for name in names
+    )
+
+
+def refusal(folder: Path, error: BaseException | str, kept: str = "") -> StorageError:
+    """The sentence for what could not be written, with the space that is left.
+
+    Args:
+      folder: where to.
+      error: what was raised, or why.
+      kept: what of the run is safe.
+
+    Returns:
+      The exception to raise.
+    """
+    reason = error if isinstance(error, str) else _reason(error)
+    free = ""
+    if not is_remote(folder):
+        with contextlib.suppress(OSError):
+            there = next(p for p in (folder, *folder.parents) if p.exists())
+            free = f", {shutil.disk_usage(there).free / 1e6:,.1f} MB are free there"
+    return StorageError(
+        f"{folder} could not be written to ({reason[:300]}){free};"
+        f" {kept or 'what was saved before is kept'}; make room and start again to go on"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or first_line(error))
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns what a disk or a bucket refuses into a `StorageError`."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise refusal(folder, error) from error
+    except Exception as error:  # clients of buckets raise many kinds
+        if not is_remote(folder):
+            raise
+        raise refusal(folder, error) from error
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Writes a file whole or not at all; on other hosts than the first, not at all.
+
+    Args:
+      path: of the file, on a disk or in a bucket.
+      write: called with the open file.
+
+    Raises:
+      StorageError: if there is no room, or it cannot be written for another reason; a file that
+        was there before is then as it was.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+      >>> write_whole(path, lambda file: file.write(b"all of it"))
+      >>> path.read_text()
+      'all of it'
+    """
+    if not is_writer():
+        return
+    with writing(path.parent):
+        if is_remote(path):  # an object appears when all of it has arrived
+            content = io.BytesIO()
+            write(content)
+            path.write_bytes(content.getvalue())
+            return
+        temporary = path.with_name(path.name + PARTIAL)
+        try:
+            with temporary.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut leaves an empty file with the final name
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # what is left of it would only take room
+            raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all; see `write_whole`."""
+    write_whole(path, lambda file: file.write(content))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all; see `write_whole`."""
+    write_bytes(path, text.encode())
