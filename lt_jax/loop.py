@@ -181,7 +181,7 @@ class Loop:
         self.step += many
         self.counted += many
         self.bar.advance(self.step)
-        self.stop.agree()
+        self.stop.agree(range(before + 1, self.step + 1))
         if self.step // every > before // every or self.step == run.total_steps:
             self._log()
 

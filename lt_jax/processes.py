@@ -124,12 +124,15 @@ def meet(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
-def stop_now(call: int) -> bool:
-    """Whether all processes stop after this call, because one of them was told to.
+def stop_now(steps: range) -> bool:
+    """Whether all processes stop after these steps, because one of them was told to.
 
-    JAX notices SIGTERM in any of them and chooses a call that none has passed.
+    JAX notices SIGTERM in any of them and chooses a step that none has passed. It knows how far
+    each is by these calls, and by those that Orbax makes with the step of a checkpoint.
 
     Args:
-      call: counts 1, 2, 3 ... in all processes alike.
+      steps: numbers of those just made, the same in all processes.
     """
-    return are_several() and multihost_utils.reached_preemption_sync_point(call)
+    return are_several() and any(
+        [multihost_utils.reached_preemption_sync_point(step) for step in steps]
+    )

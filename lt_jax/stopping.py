@@ -20,7 +20,6 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
-        self._calls = 0
         self.unheeded: int | None = None  # the signal that nobody has acted on yet
         self._before: dict[int, Any] = {}
 
@@ -37,10 +36,9 @@ class Stop:
         self.asked, self.unheeded = True, number
         say("will save and stop after this step.")
 
-    def agree(self) -> None:
-        """Called after every call of a program, in all processes alike."""
-        self._calls += 1
-        if processes.stop_now(self._calls):
+    def agree(self, steps: range) -> None:
+        """Called after every call of a program, with the steps it made, in all processes alike."""
+        if processes.stop_now(steps):
             self.asked = True
 
     def __exit__(self, *_: Any) -> None:
