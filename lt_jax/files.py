@@ -46,8 +46,11 @@ def folder_of(name: str | os.PathLike[str]) -> Path:
         )
     if not any(map(importlib.util.find_spec, ("gcsfs", "tensorflow"))):
         raise InputError(f"{text} needs a client of Google Cloud: pip install 'lt_jax[gcs]'")
+    import fsspec.config
     from etils import epath
 
+    # TensorStore writes into the same bucket, which lists that are remembered would not show.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     return cast(Path, epath.Path(text))
 
 
