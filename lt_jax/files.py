@@ -59,6 +59,12 @@ def is_remote(path: Path) -> bool:
     return os.fspath(path).startswith(_BUCKETS)
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it; a bucket has none, and is not made."""
+    if is_writer() and not is_remote(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def is_writer() -> bool:
     """Whether this process writes the files of a run: the first of all hosts'.
 
