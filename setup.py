@@ -14,6 +14,7 @@ REQUIRED = [
     "flax>=0.12.8,<0.13",  # NNX modules of the networks
     "optax>=0.2.8,<0.3",  # optimizers and learning-rate schedules
     "orbax-checkpoint>=0.12.8,<0.13",  # checkpoints that are whole or absent
+    "etils[epath]>=1.15,<2",  # paths of folders in a bucket, as Orbax takes them
     "ml_collections>=1.1,<2",  # configs with command-line overrides
     "absl-py>=2.3,<3",  # flags of the launch scripts
     "numpy>=2.0,<3",  # class counts and scores in float64
@@ -30,12 +31,14 @@ EXTRAS = {
         "importlib_resources>=6",  # TFDS imports it without requiring it
         "Pillow>=10",  # decodes their images
     ],
+    "gcs": ["etils[epath-gcs]>=1.15,<2"],  # runs in a bucket of Google Cloud Storage
     "tensorboard": ["tensorboardX>=2.6.4,<3"],  # event files without TensorFlow
     "dlsa": ["h5py>=3.12,<4"],  # features in .h5 files, as released features are
     "pretrained": ["safetensors>=0.8,<1"],  # weights of trained backbones, without pickle
 }
 EXTRAS["dev"] = [
     *EXTRAS["tfds"],
+    *EXTRAS["gcs"],
     *EXTRAS["tensorboard"],
     *EXTRAS["dlsa"],
     *EXTRAS["pretrained"],

@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 from lt_jax import processes, sharding, workdir
 from lt_jax.data import load_dataset
 from lt_jax.data.feature_files import shard_name
-from lt_jax.errors import InputError, StorageError
+from lt_jax.errors import InputError
 from lt_jax.features import feature_program, feature_splits
-from lt_jax.files import folder_of, write_whole, writing
+from lt_jax.files import folder_of, make_folder, write_whole
 from lt_jax.prepare import data_fingerprint, put_splits, seeds_of
 from lt_jax.stage1 import Frozen, check_same_images, config_of, find_stage1, load_frozen
 from lt_jax.steps import Split
@@ -51,6 +51,7 @@ def extract_features(
 
     Raises:
       InputError: if the run cannot be read, or `out` has features of another one.
+      StorageError: if there is no room for a file; those written before stay.
     """
     processes.check_alone("the extraction of features")
     if shard_size < 1:
@@ -79,7 +80,7 @@ def extract_features(
     mesh = sharding.make_mesh(config["train"]["num_devices"])
     folders = [path / f"seed_{seed}" for seed in seeds_of(config)]
     for folder in folders:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
     for name, split in put_splits(dataset, mesh).items():
         _write_split(frozen, name, split, folders, shard_size, mesh, config["train"])
     return folders
@@ -101,11 +102,10 @@ def _claim(path: Path, facts: dict[str, Any]) -> None:
             )
         return
     try:
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-        workdir.write_json(file, facts)
-    except StorageError as error:
-        raise InputError(str(error)) from error
+        make_folder(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written to ({error.strerror})") from error
+    workdir.write_json(file, facts)
 
 
 def _write_split(

@@ -45,14 +45,23 @@ def folder_of(name: str | os.PathLike[str]) -> Path:
         )
     if not any(map(importlib.util.find_spec, ("gcsfs", "tensorflow"))):
         raise InputError(f"{text} needs a client of Google Cloud: pip install 'lt_jax[gcs]'")
+    import fsspec.config
     from etils import epath
 
+    # TensorStore writes into the same bucket, which lists that are remembered would not show.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     return cast(Path, epath.Path(text))
 
 
 def is_remote(path: Path) -> bool:
     """Whether a path is one in a bucket."""
     return os.fspath(path).startswith(_BUCKETS)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it; a bucket has none, and is not made."""
+    if is_writer() and not is_remote(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def files_in(folder: Path) -> list[Path]:

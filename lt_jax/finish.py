@@ -31,6 +31,7 @@ def carry_out(run: Run, extra: Mapping[str, Any] | None = None) -> dict[str, Any
 
     Raises:
       NonFiniteError: if the loss or the weights stop being finite.
+      StorageError: if something cannot be saved; the same call goes on from what was saved before.
     """
     with Stop() as stop:
         loop = Loop(run, stop)

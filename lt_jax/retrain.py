@@ -81,6 +81,7 @@ def retrain(
       InputError: for anything in the config, the data or the folders that cannot be used, before
         anything is trained or overwritten.
       NonFiniteError: if the loss or the weights stop being finite.
+      StorageError: if something cannot be saved; the same call goes on from what was saved before.
 
     Example::
 

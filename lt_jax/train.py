@@ -44,6 +44,7 @@ def train(
       InputError: for anything in the config, the data or the folder that cannot be used, before
         anything is trained or overwritten.
       NonFiniteError: if the loss or the weights stop being finite; names the step.
+      StorageError: if something cannot be saved; the same call goes on from what was saved before.
 
     Example::
 

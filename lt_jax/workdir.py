@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lt_jax.configuration import base_config, plain
-from lt_jax.errors import InputError, StorageError, first_line
-from lt_jax.files import is_remote, write_text
+from lt_jax.errors import InputError
+from lt_jax.files import is_remote, make_folder, write_text
 from lt_jax.processes import is_writer
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
@@ -105,23 +105,19 @@ def claim(config: Mapping[str, Any], workdir: Path) -> None:
 
     Raises:
       InputError: if the folder cannot be written to.
+      StorageError: if there is no room for the config, or no such bucket.
     """
     if not is_writer():
         return
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(workdir)
         if not is_remote(workdir):
             with tempfile.TemporaryFile(dir=workdir):
                 pass
-        if not (workdir / CONFIG).exists():
-            write_json(workdir / CONFIG, plain(config))
-    except StorageError:
-        raise
-    except Exception as error:
-        if not (isinstance(error, OSError) or is_remote(workdir)):
-            raise
-        reason = getattr(error, "strerror", None) or first_line(error)
+    except OSError as error:
         raise InputError(
-            f"workdir {workdir} cannot be written to ({reason}); expected a folder to which this"
-            " user may write"
+            f"workdir {workdir} cannot be written to ({error.strerror}); expected a folder to"
+            " which this user may write"
         ) from error
+    if not (workdir / CONFIG).exists():
+        write_json(workdir / CONFIG, plain(config))
