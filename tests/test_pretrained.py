@@ -10,7 +10,7 @@ import pytest
 from lt_jax.build import initial_weights
 from lt_jax.errors import InputError
 from lt_jax.models import create_model, load_pretrained
-from lt_jax.models.pretrained import torchvision_name
+from lt_jax.models.names import resnet_name
 from lt_jax.state import make_network
 
 BLOCKS = {
@@ -208,7 +208,7 @@ def test_features_of_pytorch(tmp_path):
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_parameter_has_its_published_name_and_shape(name):
     ours = {
-        torchvision_name(tuple(key.key for key in keys)): leaf.shape
+        resnet_name(tuple(key.key for key in keys)): leaf.shape
         for tree in start(network(name))
         for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }

@@ -112,7 +112,7 @@ class VisionTransformer(nnx.Module):
         # The class token's own position is apart: those of the patches change with the image size.
         grid = tuple(side // self.patch_size for side in sides)
         self.class_token = nnx.Param(_nearly_zero(rngs.params(), (1, 1, width), jnp.float32))
-        self.class_position = nnx.Param(_normal(rngs.params(), (1, 1, width), jnp.float32))
+        self.class_position = nnx.Param(_normal(rngs.params(), (width,), jnp.float32))
         self.positions = nnx.Param(_normal(rngs.params(), (*grid, width), jnp.float32))
         block = partial(Block, width, num_heads=self.num_heads, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List([block() for _ in range(self.depth)])
