@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -298,6 +299,28 @@ def test_every_parameter_is_trained_and_bfloat16_stays_near():
     rough = jax.jit(lambda p: loss(p, half)[1])(params)
     assert rough.dtype == jnp.float32
     assert 0 < np.abs(rough - logits).max() < 0.05
+
+
+def test_it_learns():
+    """Four images, each of a class, of which any network can tell which is which."""
+    made, optimizer = network(), optax.adam(1e-2)
+    params, stats = made.init(jax.random.key(0))
+    images = jnp.float32(np.random.default_rng(2).normal(size=(4, *IMAGE)))
+
+    def loss(params):
+        logits, _ = made.apply(params, stats, images, True)
+        return -jnp.diagonal(jax.nn.log_softmax(logits)).mean()
+
+    def update(carry, _):
+        params, memory = carry
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, memory = optimizer.update(grads, memory, params)
+        return (optax.apply_updates(params, updates), memory), value
+
+    start = params, optimizer.init(params)
+    losses = jax.jit(lambda carry: jax.lax.scan(update, carry, length=60))(start)[1]
+    assert losses[0] > 1
+    assert losses[-1] < 0.05
 
 
 def test_models_without_published_weights_name_those_that_have():
