@@ -1,11 +1,11 @@
-# make demo | test | lint: each makes its own environment in .venv first.
+# make demo | test | test-torch | lint: each makes its own environment in .venv first.
 # PYTHON names the interpreter to use, 3.11 or newer.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-torch lint clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; set PYTHON=..."; exit 1; }
@@ -22,6 +22,14 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Apart from the rest, since PyTorch takes gigabytes: our logits against torchvision's and timm's.
+$(VENV)/.installed-torch: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[torch]'
+	@touch $@
+
+test-torch: $(VENV)/.installed-torch
+	$(BIN)/python -m pytest -rP tests/test_pytorch_weights.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

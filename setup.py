@@ -36,6 +36,15 @@ EXTRAS = {
     "dlsa": ["h5py>=3.12,<4"],  # features in .h5 files, as released features are
     "pretrained": ["safetensors>=0.8,<1"],  # weights of trained backbones, without pickle
 }
+# Not in dev: PyTorch takes gigabytes. The lower bounds are what was tested, the upper ones the next
+# version that may move names or numbers.
+EXTRAS["torch"] = [
+    *EXTRAS["pretrained"],
+    "torch>=2.14,<3",  # computes what our networks are held to
+    "torchvision>=0.29,<1",  # its ResNets, ResNeXts and Vision Transformers, and their names
+    "timm>=1.0.31,<2",  # its own of the same
+    "pytest>=8,<10",  # runs the comparison
+]
 EXTRAS["dev"] = [
     *EXTRAS["tfds"],
     *EXTRAS["gcs"],

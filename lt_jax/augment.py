@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from lt_jax import color
 from lt_jax.autoaugment import autoaugment as autoaugment_images
 from lt_jax.errors import InputError
 
@@ -159,11 +160,12 @@ def augment(
     *,
     crop_padding: int = 0,
     flip: bool = False,
+    color_jitter: float = 0.0,
     autoaugment: bool = False,
     cutout_size: int = 0,
     cutout_fill: ArrayLike = 0,
 ) -> jax.Array:
-    """Random crop, then flip, AutoAugment and cutout: those that are on.
+    """Random crop, then flip, colour jitter, AutoAugment and cutout: those that are on.
 
     Each has its own key, so that switching one off does not change what the others draw.
 
@@ -172,6 +174,7 @@ def augment(
       images: ``[B, H, W, C]``, uint8 or float.
       crop_padding: see `random_crop`; 0 for off.
       flip: whether to `random_flip`.
+      color_jitter: strength in brightness, contrast and saturation, see `lt_jax.color`; 0 for off.
       autoaugment: whether to change colours and shapes, see `lt_jax.autoaugment`.
       cutout_size: see `cutout`; 0 for off.
       cutout_fill: see `cutout`.
@@ -193,8 +196,11 @@ def augment(
         images = random_crop(crop_key, images, crop_padding)
     if flip:
         images = random_flip(flip_key, images)
+    # Folded in, not split off: the draws of the others stay what they were without these two.
+    if color_jitter:
+        strengths = dict.fromkeys(("brightness", "contrast", "saturation"), color_jitter)
+        images = color.color_jitter(jax.random.fold_in(key, 4), images, **strengths)
     if autoaugment:
-        # Folded in, not split off: the draws of the others stay what they were without it.
         images = autoaugment_images(jax.random.fold_in(key, 3), images)
     if cutout_size:
         images = cutout(cutout_key, images, cutout_size, fill=cutout_fill)

@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from lt_jax.errors import InputError
+from lt_jax.color import blend, check_pixels, luma, mean_of
 
 # The paper's appendix: 25 times two operations, each with a probability and a magnitude 0 to 9.
 _POLICY = (
@@ -63,7 +63,6 @@ _MAGNITUDE = np.array([[magnitude for _, _, magnitude in pair] for pair in _POLI
 _THRESHOLD = np.array([math.ceil(256 * (9 - m) / 9) for m in range(10)], np.int32)
 _KEPT_BITS = np.array([256 - 2 ** (8 - round(8 - 4 * m / 9)) for m in range(10)], np.int32)
 _FILL = 128
-_LARGEST_SIDE = 2048  # up to here sums over an image and 16.16 coordinates fit in int32
 
 
 def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -106,24 +105,13 @@ def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
 
     Source: Cubuk et al., "AutoAugment: Learning Augmentation Strategies from Data", CVPR 2019.
     """
-    sub_policy, applied, negative = _draw(key, _batch_of(images))
+    sub_policy, applied, negative = _draw(key, check_pixels(images))
     for step in range(2):
         operation = jnp.asarray(_OPERATION)[sub_policy, step]
         operation = jnp.where(applied[:, step], operation, _CODE["Identity"])
         magnitude = jnp.asarray(_MAGNITUDE)[sub_policy, step]
         images = _apply(images, operation, magnitude, negative[:, step])
     return images
-
-
-def _batch_of(images: jax.Array) -> int:
-    shape = images.shape
-    usable = len(shape) == 4 and shape[3] == 3 and images.dtype == jnp.uint8
-    if not usable or not all(1 <= side <= _LARGEST_SIDE for side in shape[1:3]):
-        raise InputError(
-            f"images have shape {shape} and dtype {images.dtype}; expected uint8 [B, H, W, 3] "
-            f"with sides of 1 to {_LARGEST_SIDE} pixels"
-        )
-    return shape[0]
 
 
 def _draw(key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -244,28 +232,18 @@ def _enhance(
 ) -> jax.Array:
     """Each image blended with its black, grey, colourless or smooth version, or left as it is."""
     pixels = images.astype(jnp.int32)
-    red, green, blue = (pixels[..., channel] for channel in range(3))
-    grey = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
-    count = grey.shape[1] * grey.shape[2]
-    mean = (grey.sum(axis=(1, 2), dtype=jnp.int32) + count // 2) // count
+    grey = luma(pixels)
     plain: dict[str, ArrayLike] = {
         "Brightness": 0,
-        "Contrast": mean[:, None, None, None],
-        "Color": grey[..., None],
+        "Contrast": mean_of(grey),
+        "Color": grey,
         "Sharpness": _smoothed(pixels),
     }
     base = pixels
     for name in _ENHANCE:
         base = jnp.where((operation == _CODE[name])[:, None, None, None], plain[name], base)
     mantissa, scale = (jnp.asarray(part)[magnitude, sign] for part in _factors())
-    # Pillow rounds the product to float32 and then the sum. Where a compiler fused the two, some
-    # values would fall below an integer or not. The product of integers is exact, its conversion
-    # rounds, and scaling by a power of two is exact, so there is nothing left to fuse.
-    difference = pixels - base
-    product = jnp.abs(difference).astype(jnp.uint32) * mantissa[:, None, None, None]
-    change = product.astype(jnp.float32) * scale[:, None, None, None]
-    blend = base.astype(jnp.float32) + jnp.where(difference < 0, -change, change)
-    return jnp.clip(blend, 0, 255).astype(jnp.uint8)
+    return blend(base, pixels, mantissa, scale)
 
 
 def _factors() -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from lt_jax.two_stage import DIVIDED, NCM_FEATURES
 
 _AUGMENT_LOW = {
     "augment.crop_padding": 0,
+    "augment.color_jitter": 0,
     "augment.cutout_size": 0,
     "augment.mixup_alpha": 0,
 }

@@ -141,7 +141,7 @@ def read_config(path: Path) -> ConfigDict:
         given = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
-    default = _thawed(base_config())
+    default = all_defaults(given) if isinstance(given, Mapping) else {}
     if not isinstance(given, Mapping) or not all(
         isinstance(given.get(name, {}), Mapping)
         for name, group in default.items()
@@ -151,6 +151,23 @@ def read_config(path: Path) -> ConfigDict:
     config = _typed(_completed(given, default)).lock()
     check_config(config)
     return config
+
+
+def all_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All fields with their defaults, also those of the second stage that a config has.
+
+    Args:
+      config: of a run; only ``retrain.method`` matters.
+
+    Returns:
+      New nested dictionaries.
+
+    Raises:
+      InputError: for an unknown second stage.
+    """
+    retrain = config.get("retrain", {})
+    method = retrain.get("method", "") if isinstance(retrain, Mapping) else ""
+    return {**_thawed(base_config()), "retrain": default_fields(method)}
 
 
 def _completed(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,12 +197,10 @@ def check_config(config: Mapping[str, Any]) -> None:
       InputError: with the name of the first such field.
     """
     config = plain(config)
-    retrain = config.get("retrain", {})
-    method = retrain.get("method", "") if isinstance(retrain, Mapping) else ""
-    known = {**plain(base_config()), "retrain": plain(default_fields(method))}
+    known = plain(all_defaults(config))
     check_fields(config, known)
     check_values(config)
-    if method:
+    if known["retrain"]["method"]:
         check_second_stage_values(config)
 
 

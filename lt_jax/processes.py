@@ -134,5 +134,5 @@ def stop_now(steps: range) -> bool:
       steps: numbers of those just made, the same in all processes.
     """
     return are_several() and any(
-        [multihost_utils.reached_preemption_sync_point(step) for step in steps]
+        multihost_utils.reached_preemption_sync_point(step) for step in steps
     )

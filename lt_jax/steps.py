@@ -88,8 +88,8 @@ def make_train_step(
       network: pure functions of the model.
       objective: the loss.
       optimizer: an optax transformation.
-      augmentation: of images: ``crop_padding``, ``flip``, ``autoaugment``, ``cutout_size``,
-        ``mixup_alpha``; 0 is off.
+      augmentation: of images: ``crop_padding``, ``flip``, ``color_jitter``, ``autoaugment``,
+        ``cutout_size``, ``mixup_alpha``; 0 is off.
       mesh: devices that share the batch.
 
     Returns:

@@ -139,6 +139,7 @@ def augment_fields() -> Fields:
     return {
         "crop_padding": 0,
         "flip": False,
+        "color_jitter": 0.0,
         "autoaugment": False,
         "cutout_size": 0,
         "mixup_alpha": 0.0,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lt_jax.configuration import base_config, plain
+from lt_jax.configuration import all_defaults, plain
 from lt_jax.errors import InputError
 from lt_jax.files import is_remote, make_folder, write_text
 from lt_jax.processes import is_writer
@@ -67,7 +67,7 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
     here = dict(flatten(json.loads(json.dumps(plain(config)))))
-    defaults = dict(flatten(json.loads(json.dumps(plain(base_config())))))
+    defaults = dict(flatten(json.loads(json.dumps(plain(all_defaults(config))))))
     for name in here.keys() & defaults.keys():  # fields that came later had their defaults
         there.setdefault(name, defaults[name])
     for name in sorted({*there, *here} - INDIFFERENT):

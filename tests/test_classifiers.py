@@ -554,6 +554,7 @@ def test_a_training_step_changes_the_classifier_alone(first, method, on_features
     augmentation = {
         "crop_padding": 0,
         "flip": False,
+        "color_jitter": 0.0,
         "autoaugment": False,
         "cutout_size": 0,
         "mixup_alpha": 0.0,

@@ -10,7 +10,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lt_jax"
 LAYERS = (
     ("errors", "files", "npz", "longtail", "sharding", "processes", "environment"),
-    ("losses", "objectives", "augment", "autoaugment", "metrics", "models", "optimizers"),
+    (
+        "losses",
+        "objectives",
+        "augment",
+        "autoaugment",
+        "color",
+        "metrics",
+        "models",
+        "optimizers",
+    ),
     (
         "data",
         "dlsa",

@@ -75,6 +75,8 @@ def test_number_of_parameters(name, count):
         ("resnet50", 25_557_032),
         ("resnet101", 44_549_160),
         ("resnet152", 60_192_808),
+        ("resnext50", 25_028_904),
+        ("resnext101", 44_177_704),  # timm's
     ],
 )
 def test_number_of_parameters_of_imagenet_networks(name, count):
@@ -90,6 +92,8 @@ def test_number_of_parameters_of_imagenet_networks(name, count):
     [
         ("resnet10", (8, 8, 1), 512),
         ("resnet50", (32, 36, 3), 2048),
+        ("resnext50", (32, 36, 3), 2048),
+        ("vit_tiny16", (32, 48, 3), 192),
         ("mlp", (5,), 128),
         ("conv4", (56, 56, 1), 64),
         ("resnet20", (32, 32, 3), 64),
@@ -145,6 +149,25 @@ def test_conv2d_under_vmap_is_one_convolution_per_replica():
     together = jax.vmap(conv2d, in_axes=(None, 0))(images, kernels)
     apart = jnp.stack([conv2d(images, kernel) for kernel in kernels])
     np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5)
+
+
+def _dense(kernel, groups):
+    """The kernel of one convolution of all channels that does what the groups do apart."""
+    size, _, into, out = kernel.shape
+    full = np.zeros((size, size, into * groups, out))
+    for group in range(groups):
+        outputs = slice(group * out // groups, (group + 1) * out // groups)
+        full[:, :, group * into : (group + 1) * into, outputs] = kernel[..., outputs]
+    return full
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_groups_of_a_convolution_see_their_own_channels(stride):
+    """Also for replicas side by side, whose groups must not mix."""
+    images, kernels = _random(0, 2, 7, 6, 6), _random(1, 2, 3, 3, 2, 12)
+    expected = np.stack([_conv_numpy(images, _dense(k, 3), stride) for k in kernels])
+    together = jax.vmap(lambda k: conv2d(jnp.float32(images), k, stride=stride, groups=3))
+    np.testing.assert_allclose(together(jnp.float32(kernels)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_relu_and_its_gradient():
@@ -218,17 +241,22 @@ def test_block_against_numpy(stride):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("bottleneck", [False, True])
-def test_imagenet_block_against_numpy(bottleneck, stride):
+@pytest.mark.parametrize(
+    ("bottleneck", "groups"), [(False, {}), (True, {}), (True, {"groups": 2, "group_width": 96})]
+)
+def test_imagenet_block_against_numpy(bottleneck, groups, stride):
     # At stride 1 the shortcut has no weights: the block gives as many channels as it takes.
     block = ImageNetBlock(
         8, 2 if bottleneck else 8, bottleneck=bottleneck, stride=stride, dtype=jnp.float32,
-        rngs=nnx.Rngs(0),
+        rngs=nnx.Rngs(0), **groups,
     )  # fmt: skip
     images = _random(0, 3, 7, 6, 8)
     np.testing.assert_array_equal(block.layers[-1].scale[...], 0)
     block.layers[-1].scale[...] = jnp.full(8, 0.5)
     kernels = [np.float64(layer.kernel[...]) for layer in block.layers]
+    if groups:  # 96 channels a group at width 64 are 3 at width 2
+        assert kernels[1].shape == (3, 3, 3, 6)
+        kernels[1] = _dense(kernels[1], 2)
     assert [kernel.shape[0] for kernel in kernels] == ([1, 3, 1] if bottleneck else [3, 3])
     hidden, last = images, len(kernels) - 1
     for index, kernel in enumerate(kernels):

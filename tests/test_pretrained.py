@@ -1,4 +1,4 @@
-"""Weights under torchvision's names: the same features as a NumPy and a PyTorch ResNet have."""
+"""Weights under torchvision's names: the same features as a NumPy ResNet has."""
 
 import builtins
 
@@ -10,14 +10,16 @@ import pytest
 from lt_jax.build import initial_weights
 from lt_jax.errors import InputError
 from lt_jax.models import create_model, load_pretrained
-from lt_jax.models.pretrained import torchvision_name
+from lt_jax.models.names import resnet_name
 from lt_jax.state import make_network
 
 BLOCKS = {
     "resnet18": (False, (2, 2, 2, 2)),
     "resnet50": (True, (3, 4, 6, 3)),
     "resnet101": (True, (3, 4, 23, 3)),
+    "resnext50": (True, (3, 4, 6, 3)),
 }
+GROUPS = {"resnext50": 32}  # of 4 channels in the first stage, twice as many in each after it
 IMAGE = (33, 40, 3)  # an odd and an even side: another alignment of the strides would show
 
 
@@ -45,7 +47,10 @@ def convolutions(name):
         outputs = 4 * width if bottleneck else width
         for block in range(number):
             place = f"layer{stage + 1}.{block}"
-            if bottleneck:
+            if name in GROUPS:
+                inner = GROUPS[name] * 4 * 2**stage
+                sizes = [(inner, inputs, 1), (inner, 4 * 2**stage, 3), (outputs, inner, 1)]
+            elif bottleneck:
                 sizes = [(width, inputs, 1), (width, width, 3), (outputs, width, 1)]
             else:
                 sizes = [(width, inputs, 3), (width, width, 3)]
@@ -88,7 +93,10 @@ def features_numpy(weights, name, images):
     def layer(x, conv, norm, stride=1):
         kernel = w[f"{conv}.weight"]
         seen = windows(x, kernel.shape[2], stride, 0.0)
-        x = np.moveaxis(np.tensordot(seen, kernel, ((1, 4, 5), (1, 2, 3))), -1, 1)
+        groups = seen.shape[1] // kernel.shape[1]  # one, but for a ResNeXt's 3x3
+        parts = zip(np.split(seen, groups, 1), np.split(kernel, groups), strict=True)
+        parts = [np.tensordot(x, k, ((1, 4, 5), (1, 2, 3))) for x, k in parts]
+        x = np.moveaxis(np.concatenate(parts, -1), -1, 1)
         mean, var, scale, bias = (
             w[f"{norm}.{what}"][:, None, None]
             for what in ("running_mean", "running_var", "weight", "bias")
@@ -121,7 +129,10 @@ def saved(path, weights):
     return path
 
 
-@pytest.mark.parametrize(("name", "kind"), [("resnet18", ".npz"), ("resnet50", ".safetensors")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("resnet18", ".npz"), ("resnet50", ".safetensors"), ("resnext50", ".safetensors")],
+)
 def test_features_and_logits_against_numpy(name, kind, tmp_path):
     weights, images = random_weights(name), np.random.default_rng(1).normal(size=(2, *IMAGE))
     made = network(name)
@@ -138,77 +149,10 @@ def test_features_and_logits_against_numpy(name, kind, tmp_path):
     )
 
 
-def torch_resnet(torch, name):
-    """A PyTorch ResNet whose `state_dict` has torchvision's names."""
-    nn = torch.nn
-
-    class Block(nn.Module):
-        def __init__(self, inputs, width, bottleneck, stride):
-            super().__init__()
-            outputs = 4 * width if bottleneck else width
-            if bottleneck:
-                plan = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
-            else:
-                plan = [(inputs, width, 3, stride), (width, width, 3, 1)]
-            self.last = len(plan)
-            for index, (into, out, size, step) in enumerate(plan, 1):
-                conv = nn.Conv2d(into, out, size, step, size // 2, bias=False)
-                setattr(self, f"conv{index}", conv)
-                setattr(self, f"bn{index}", nn.BatchNorm2d(out))
-            self.downsample = None
-            if stride != 1 or inputs != outputs:
-                conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-                self.downsample = nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-        def forward(self, x):
-            hidden = x
-            for index in range(1, self.last + 1):
-                hidden = getattr(self, f"bn{index}")(getattr(self, f"conv{index}")(hidden))
-                hidden = hidden.relu() if index < self.last else hidden
-            return (hidden + (x if self.downsample is None else self.downsample(x))).relu()
-
-    class Net(nn.Module):
-        def __init__(self, bottleneck, num_blocks):
-            super().__init__()
-            self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-            self.bn1, inputs = nn.BatchNorm2d(64), 64
-            for stage, number in enumerate(num_blocks):
-                width, blocks = 64 * 2**stage, []
-                for block in range(number):
-                    stride = 2 if stage and not block else 1
-                    blocks.append(Block(inputs, width, bottleneck, stride))
-                    inputs = 4 * width if bottleneck else width
-                setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-            self.fc = nn.Linear(inputs, 1000)
-
-        def features(self, x):
-            x = nn.functional.max_pool2d(self.bn1(self.conv1(x)).relu(), 3, 2, 1)
-            return self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
-
-    return Net(*BLOCKS[name]).eval()
-
-
-def test_features_of_pytorch(tmp_path):
-    # strict loading holds the names of this file's own description to PyTorch's as well
-    torch = pytest.importorskip("torch")
-    save = pytest.importorskip("safetensors.torch").save_file
-    theirs = torch_resnet(torch, "resnet50")
-    weights = {k: torch.from_numpy(np.array(v)) for k, v in random_weights("resnet50").items()}
-    theirs.load_state_dict(weights, strict=True)
-    save(theirs.state_dict(), tmp_path / "w.safetensors")
-    images = np.float32(np.random.default_rng(1).normal(size=(2, *IMAGE)))
-    with torch.no_grad():
-        expected = theirs.features(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
-    ours = network("resnet50")
-    loaded = load_pretrained(tmp_path / "w.safetensors", "resnet50", *start(ours))
-    features = jax.jit(ours.features)(*loaded, images)
-    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_parameter_has_its_published_name_and_shape(name):
     ours = {
-        torchvision_name(tuple(key.key for key in keys)): leaf.shape
+        resnet_name(tuple(key.key for key in keys)): leaf.shape
         for tree in start(network(name))
         for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }

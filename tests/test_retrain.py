@@ -693,6 +693,14 @@ BEFORE_STAGE_1 = {
         lambda: second("crt", augment__autoaugment=True),
         r"config.augment does not fit digits: .*\[B, H, W, 3\]",
     ),
+    "color jitter of grey images": (
+        lambda: tiny(augment__color_jitter=0.4),
+        r"config.augment does not fit digits: .*\[B, H, W, 3\]",
+    ),
+    "negative color jitter": (
+        lambda: second("crt", retrain__augment__color_jitter=-0.4),
+        r"config.retrain.augment.color_jitter is -0.4; expected at least 0",
+    ),
     "autoaugment of grey images without stage 2": (
         lambda: tiny(augment__autoaugment=True),
         r"config.augment does not fit digits: .*\[B, H, W, 3\]",

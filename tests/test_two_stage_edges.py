@@ -22,7 +22,8 @@ from test_retrain import (  # noqa: F401 (fixtures)
 )
 from tiny_runs import ROOT, Killed, checkpoint, snapshot, tiny
 
-from lt_jax.configuration import base_config
+from lt_jax import workdir
+from lt_jax.configuration import base_config, plain, read_config
 from lt_jax.data.sources import load_source
 from lt_jax.errors import InputError
 from lt_jax.reported import read_reported, reported_for
@@ -47,6 +48,18 @@ LATE = {
 @pytest.mark.parametrize("name", LATE)
 def test_refused_before_the_first_stage_is_trained(name, tmp_path):
     assert_refused(lambda: train(LATE[name](), tmp_path / "run"), ".", tmp_path / "run")
+
+
+def test_a_run_of_two_stages_from_before_a_field_goes_on(tmp_path):
+    """A field of the second stage that came later had its default, and nothing else."""
+    config = second("crt")
+    older = plain(config)
+    del older["retrain"]["augment"]["color_jitter"]
+    workdir.write_json(tmp_path / workdir.CONFIG, older)
+    workdir.check_config_matches(config, tmp_path)
+    assert read_config(tmp_path / workdir.CONFIG).retrain.augment.color_jitter == 0.0
+    with pytest.raises(InputError, match=r"retrain.augment.color_jitter = 0.0, and this config"):
+        workdir.check_config_matches(second("crt", retrain__augment__color_jitter=0.4), tmp_path)
 
 
 def test_empty_class_leaves_no_folder(tmp_path):

@@ -18,9 +18,10 @@ from lt_jax.errors import InputError
 from lt_jax.models.heads import CosineHead, LinearHead, sigmoid_prior_bias
 from lt_jax.models.mlp import MLP, Linear
 from lt_jax.models.pretrained import load_pretrained
-from lt_jax.models.resnet import BottleneckResNet, ResNet
+from lt_jax.models.resnet import BottleneckResNet, ResNet, ResNeXt
 from lt_jax.models.resnet_cifar import ResNetCIFAR
 from lt_jax.models.small import Conv4, SmallNet
+from lt_jax.models.vit import VisionTransformer, ViTSmall, ViTTiny
 
 __all__ = [
     "MLP",
@@ -30,15 +31,20 @@ __all__ = [
     "CosineHead",
     "Linear",
     "LinearHead",
+    "ResNeXt",
     "ResNet",
     "ResNetCIFAR",
     "SmallNet",
+    "ViTSmall",
+    "ViTTiny",
+    "VisionTransformer",
     "create_model",
     "load_pretrained",
     "sigmoid_prior_bias",
 ]
 
-# One line per network: name -> constructor taking (num_channels, *, head, dtype, rngs).
+# One line per network: name -> constructor taking (num_channels, *, head, dtype, rngs); one with a
+# `patch_size` takes the image shape instead, since its weights are for one size of images.
 MODELS: dict[str, Callable[..., Any]] = {
     # of He et al. for 32x32 images
     "resnet20": partial(ResNetCIFAR, 20),
@@ -53,6 +59,13 @@ MODELS: dict[str, Callable[..., Any]] = {
     "resnet50": partial(BottleneckResNet, (3, 4, 6, 3)),
     "resnet101": partial(BottleneckResNet, (3, 4, 23, 3)),
     "resnet152": partial(BottleneckResNet, (3, 8, 36, 3)),
+    # of Xie et al., "32x4d"
+    "resnext50": partial(ResNeXt, (3, 4, 6, 3)),
+    "resnext101": partial(ResNeXt, (3, 4, 23, 3)),
+    # of Dosovitskiy et al. and Touvron et al.
+    "vit_tiny16": ViTTiny,
+    "vit_small16": ViTSmall,
+    "vit_b16": VisionTransformer,
     "small": SmallNet,
     "conv4": Conv4,
     "mlp": MLP,
@@ -62,25 +75,37 @@ _OF_VECTORS = {"mlp", "linear"}
 _SMALLEST_SIDE = 8
 
 
+def _network(name: str) -> Any:
+    """The class that a constructor of ``MODELS`` makes."""
+    constructor = MODELS[name]
+    return constructor.func if isinstance(constructor, partial) else constructor
+
+
 def _check_image_shape(name: str, image_shape: Sequence[int]) -> None:
     """Refuses what the network does not take, images or feature vectors, and unusable sizes."""
     *sides, channels = image_shape or (0,)
+    patch = _patch_size(name)
     if name in _OF_VECTORS:
         fits, expected = not sides, "feature vectors, (D,) with D at least 1"
     else:
-        fits = len(sides) == 2 and min(sides) >= _SMALLEST_SIDE
+        smallest = patch or _SMALLEST_SIDE
+        fits = len(sides) == 2 and min(sides) >= smallest
         expected = (
-            f"images, (height, width, channels) with height and width at least {_SMALLEST_SIDE} "
+            f"images, (height, width, channels) with height and width at least {smallest} "
             "and channels at least 1"
         )
     if not fits or channels < 1:
         raise InputError(f"image_shape={tuple(image_shape)!r}: model {name!r} takes {expected}.")
+    if patch and any(side % patch for side in sides):
+        raise InputError(
+            f"image_shape={tuple(image_shape)!r}: model {name!r} cuts images into patches of "
+            f"{patch}x{patch} pixels, expected a height and a width divisible by {patch}."
+        )
 
 
-def _num_features(constructor: Callable[..., Any]) -> int | None:
-    """Width of the features of what the constructor makes; None for that of its inputs."""
-    network: Any = constructor.func if isinstance(constructor, partial) else constructor
-    return network.num_features
+def _patch_size(name: str) -> int | None:
+    """Side of the patches that a network cuts images into; None for one that takes any size."""
+    return getattr(_network(name), "patch_size", None)
 
 
 def _create_head(
@@ -110,13 +135,15 @@ def create_model(
 
     Args:
       name: one of ``MODELS``: "resnet20" to "resnet110" for images of about 32x32, "resnet10" to
-        "resnet152" for photographs, "small" for 8x8 to 28x28, "conv4" for 28x28 to 64x64, "mlp"
-        for feature vectors, "linear" for those of a trained backbone.
-      image_shape: ``(height, width, channels)`` of one image, or ``(D,)`` of one feature vector.
+        "resnet152", "resnext50", "resnext101", "vit_tiny16", "vit_small16" and "vit_b16" for
+        photographs, "small" for 8x8 to 28x28, "conv4" for 28x28 to 64x64, "mlp" for feature
+        vectors, "linear" for those of a trained backbone.
+      image_shape: ``(height, width, channels)`` of one image, or ``(D,)`` of one feature vector;
+        for a Vision Transformer height and width are divisible by 16.
       num_classes: number of classes C.
       head: "linear", or "cosine" for logits that are cosines in [-1, 1].
       head_bias: initial value of the linear head's biases; see ``sigmoid_prior_bias``.
-      dtype: compute dtype of the convolutions, ``jnp.bfloat16`` on accelerators; parameters,
+      dtype: compute dtype of convolutions and blocks, ``jnp.bfloat16`` on accelerators; parameters,
         batch statistics, features and logits are float32 regardless.
       rngs: source of the initial weights (stream ``params``).
 
@@ -138,6 +165,7 @@ def create_model(
         raise InputError(f"num_classes={num_classes!r}: expected at least 2.")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(f"dtype={dtype!r}: expected a floating dtype such as jnp.bfloat16.")
-    width = _num_features(MODELS[name]) or image_shape[-1]
+    width = _network(name).num_features or image_shape[-1]  # None: that of the inputs
     classifier = _create_head(head, width, num_classes, head_bias, rngs)
-    return MODELS[name](image_shape[-1], head=classifier, dtype=dtype, rngs=rngs)
+    inputs = image_shape if _patch_size(name) else image_shape[-1]
+    return MODELS[name](inputs, head=classifier, dtype=dtype, rngs=rngs)

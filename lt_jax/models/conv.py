@@ -21,13 +21,14 @@ _MOMENTUM = 0.9
 _EPSILON = 1e-5
 
 
-def conv2d(images: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
+def conv2d(images: jax.Array, kernel: jax.Array, *, stride: int = 1, groups: int = 1) -> jax.Array:
     """Cross-correlation with zero padding that keeps the size at stride 1 (PyTorch's alignment).
 
     Args:
       images: ``[B, H, W, Cin]``, any float dtype.
-      kernel: ``[k, k, Cin, Cout]`` of the same dtype, k odd.
+      kernel: ``[k, k, Cin / groups, Cout]`` of the same dtype, k odd.
       stride: step in both directions; at 2 and an even size XLA's "SAME" would sit one pixel off.
+      groups: each g-th part of the outputs sees the g-th part of the inputs alone; divides both.
 
     Returns:
       ``[B, ceil(H / stride), ceil(W / stride), Cout]`` of the same dtype.
@@ -39,7 +40,12 @@ def conv2d(images: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Arra
     pads = [(size // 2, size // 2) for size in kernel.shape[:2]]
     layout = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
-        images, kernel, (stride, stride), pads, dimension_numbers=layout
+        images,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=layout,
+        feature_group_count=groups,
     )
 
 
@@ -123,6 +129,7 @@ class ConvBatchNorm(nnx.Module):
       num_outputs: channels of the result.
       size: height and width of the kernel, odd.
       stride: 1 or 2.
+      groups: of the convolution, see `conv2d`.
       scale: initial value of the normalisation's scales.
       dtype: compute dtype; parameters and batch statistics stay float32.
       rngs: source of the initial weights (stream ``params``).
@@ -145,24 +152,25 @@ class ConvBatchNorm(nnx.Module):
         *,
         size: int = 3,
         stride: int = 1,
+        groups: int = 1,
         scale: float = 1.0,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
         """Draws the weights: He normal with fan-in, not truncated."""
-        shape = (size, size, num_inputs, num_outputs)
+        shape = (size, size, num_inputs // groups, num_outputs)
         init = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
         self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
         self.scale = nnx.Param(jnp.full((num_outputs,), scale, jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_outputs,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((num_outputs,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((num_outputs,), jnp.float32))
-        self.stride, self.dtype = stride, dtype
+        self.stride, self.groups, self.dtype = stride, groups, dtype
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Normalises with the batch's statistics and updates the running ones if ``train``."""
         kernel = self.kernel[...].astype(self.dtype)
-        hidden = conv2d(images.astype(self.dtype), kernel, stride=self.stride)
+        hidden = conv2d(images.astype(self.dtype), kernel, stride=self.stride, groups=self.groups)
         scale, bias = self.scale[...], self.bias[...]
         if not train:
             slope = lax.rsqrt(self.var[...] + _EPSILON) * scale

@@ -2,59 +2,53 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lt_jax.errors import InputError
+from lt_jax.models.names import POSITIONS, resnet_name, timm_name, vit_name, without_wrapper
 from lt_jax.npz import read_npz
 
 Tree = Any
 Arrays = dict[str, np.ndarray]
 
-_WRAPPERS = ("", "module.", "backbone.", "model.")
 _COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; its momentum is constant
-_TO_HWIO, _TO_OIHW = (2, 3, 1, 0), (3, 2, 0, 1)
-_TENSORS = {
-    "kernel": ("conv", "weight"),
-    "scale": ("bn", "weight"),
-    "bias": ("bn", "bias"),
-    "mean": ("bn", "running_mean"),
-    "var": ("bn", "running_var"),
-}
+# Of our axes, where theirs come from: PyTorch has outputs before inputs before places.
+_TO_OURS = {4: (2, 3, 1, 0), 2: (1, 0)}
 
 
-def torchvision_name(path: tuple[Any, ...]) -> str | None:
-    """What torchvision calls a parameter or a batch statistic of our `ResNet`.
+class _Family(NamedTuple):
+    """Networks whose weights are published under names of one kind.
 
-    Args:
-      path: its keys in the nested dictionaries of a `lt_jax.state.Network`.
-
-    Returns:
-      The name, or None for what belongs to the head.
-
-    Example:
-      >>> torchvision_name(("stages", 0, 2, "layers", 1, "kernel"))
-      'layer1.2.conv2.weight'
-      >>> torchvision_name(("stages", 3, 0, "shortcut", "mean"))
-      'layer4.0.downsample.1.running_mean'
+    Attributes:
+      name_of: a parameter of ours.
+      first: names of which each file holds one.
+      is_backbone: whether a name that we do not have belongs to another backbone, and not to a
+        classifier or to what PyTorch counts.
     """
-    *place, leaf = path
-    if place[0] == "head":
-        return None
-    kind, tensor = _TENSORS[leaf]
-    if place == ["stem"]:
-        return f"{kind}1.{tensor}"
-    _, stage, block, *layer = place
-    where = f"layer{stage + 1}.{block}"
-    if layer == ["shortcut"]:
-        return f"{where}.downsample.{int(kind == 'bn')}.{tensor}"
-    return f"{where}.{kind}{layer[1] + 1}.{tensor}"
+
+    name_of: Callable[[tuple[Any, ...]], str | None]
+    first: tuple[str, ...]
+    is_backbone: Callable[[str], bool]
+
+
+_RESNETS = _Family(
+    resnet_name,
+    ("conv1.weight",),
+    lambda name: name.startswith("layer") and not name.endswith(_COUNTER),
+)
+_VITS = _Family(
+    vit_name,
+    ("patch_embed.proj.weight", "conv_proj.weight"),
+    lambda name: not name.startswith(("head.", "head_dist.", "pre_logits.")),
+)
 
 
 def load_pretrained(
@@ -62,9 +56,13 @@ def load_pretrained(
 ) -> tuple[Tree, Tree]:
     """Weights with the backbone's taken from a file; the head stays as it is.
 
+    The position embeddings of a Vision Transformer for another size of images are resized as timm
+    does it: bicubically, with antialiasing.
+
     Args:
-      path: a ``.safetensors`` or ``.npz`` file with torchvision's names and layouts, in any float
-        dtype; its classifier (``fc.*``) is ignored, as is ``module.`` or the like before the names.
+      path: a ``.safetensors`` or ``.npz`` file with the names and layouts of torchvision or timm,
+        in any float dtype; its classifier (``fc.*``, ``head.*``, ``heads.*``) is ignored, as is
+        ``module.`` or the like before the names.
       name: of the model, see `lt_jax.models.MODELS`.
       params: its weights in nested dictionaries; shapes suffice (`jax.ShapeDtypeStruct`).
       stats: its batch statistics, likewise.
@@ -76,48 +74,77 @@ def load_pretrained(
       InputError: for a model that such files are not of, or a file that is missing, damaged, of
         another kind or of another network.
     """
-    if "stages" not in params:
-        raise InputError(
-            f"model {name!r} takes no pretrained weights; expected an ImageNet ResNet such as"
-            " 'resnet50'"
-        )
-    weights = _unwrapped(_read(Path(os.path.expanduser(path))))
+    family = _family(name, params)
+    weights = without_wrapper(_read(Path(os.path.expanduser(path))), family.first)
+    if family is _VITS:
+        weights = {timm_name(key): array for key, array in weights.items()}
     expected = set()
 
     def replace(keys: tuple[Any, ...], leaf: Any) -> Any:
-        own = torchvision_name(tuple(key.key for key in keys))
+        own = family.name_of(tuple(key.key for key in keys))
         if own is None:
             return leaf
         expected.add(own)
         if own not in weights:
             raise InputError(f"{path} lacks {own!r} of {name}; it holds {_some(weights)}")
-        return _fitting(f"{own!r} of {path}", weights[own], leaf.shape)
+        fitting = _fitting_positions if own == POSITIONS else _fitting
+        return fitting(f"{own!r} of {path}", weights[own], leaf.shape)
 
     loaded = jax.tree_util.tree_map_with_path(replace, params)
     loaded_stats = jax.tree_util.tree_map_with_path(replace, stats)
     for extra in sorted(weights.keys() - expected):
-        if extra.startswith("layer") and not extra.endswith(_COUNTER):
+        if family.is_backbone(extra):
             raise InputError(f"{path} holds {extra!r}, which {name} does not have")
     return loaded, loaded_stats
 
 
+def _family(name: str, params: Tree) -> _Family:
+    for part, family in (("stages", _RESNETS), ("positions", _VITS)):
+        if part in params:
+            return family
+    raise InputError(
+        f"model {name!r} takes no pretrained weights; expected an ImageNet ResNet such as"
+        " 'resnet50', 'resnext50', or a Vision Transformer such as 'vit_b16'"
+    )
+
+
 def _fitting(what: str, array: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
     """The array in float32 and our layout, if it has the shape that is needed."""
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise InputError(f"{what} is {array.dtype}; expected floats")
-    theirs = tuple(shape[axis] for axis in _TO_OIHW) if len(shape) == 4 else shape
+    ours = _TO_OURS.get(len(shape), tuple(range(len(shape))))
+    theirs = tuple(shape[ours.index(axis)] for axis in range(len(shape)))
     if array.shape != theirs:
         raise InputError(f"{what} has shape {array.shape}; expected {theirs}")
+    return jnp.asarray(_finite(what, array).transpose(ours))
+
+
+def _fitting_positions(what: str, array: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
+    """The class token's embedding, or those of the patches, in the size needed.
+
+    Args:
+      what: the array is.
+      array: ``[1, 1 + side * side, D]``.
+      shape: ``[D]`` for the class token's, or ``[height, width, D]``.
+    """
+    side = math.isqrt(max(array.shape[1] - 1, 0)) if array.ndim == 3 else 0
+    if side == 0 or array.shape != (1, 1 + side * side, shape[-1]):
+        raise InputError(
+            f"{what} has shape {array.shape}; expected (1, 1 + side * side, {shape[-1]}), the class"
+            " token and a square of patches"
+        )
+    values = jnp.asarray(_finite(what, array))
+    if len(shape) == 1:
+        return values[0, 0]
+    return jax.image.resize(values[0, 1:].reshape(side, side, -1), shape, "cubic")
+
+
+def _finite(what: str, array: np.ndarray) -> np.ndarray:
+    """The array in float32."""
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise InputError(f"{what} is {array.dtype}; expected floats")
     values = array.astype(np.float32)
     if not np.isfinite(values).all():
         raise InputError(f"{what} holds NaN or infinity; expected finite numbers")
-    return jnp.asarray(values.transpose(_TO_HWIO) if len(shape) == 4 else values)
-
-
-def _unwrapped(weights: Arrays) -> Arrays:
-    """Names without what training code puts before all of them."""
-    wrapper = next((w for w in _WRAPPERS if w + "conv1.weight" in weights), "")
-    return {key.removeprefix(wrapper): array for key, array in weights.items()}
+    return values
 
 
 def _some(weights: Arrays) -> str:

@@ -1,10 +1,10 @@
-"""ResNets for photographs: a 7x7 stem, 4 stages of basic or bottleneck blocks, the pixel mean.
+"""ResNets and ResNeXts for photographs: a 7x7 stem, 4 stages of blocks, the pixel mean.
 
 The layout is the one that published ImageNet weights have (torchvision, timm): where a bottleneck
 block halves the size, its 3x3 convolution does it and not the 1x1 before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -26,9 +26,12 @@ class Block(nnx.Module):
 
     Args:
       num_inputs: channels of the images.
-      width: channels of the 3x3 convolutions; a bottleneck block gives 4 times as many.
+      width: channels of the 3x3 convolutions; a bottleneck block gives 4 times as many outputs.
       bottleneck: one 3x3 convolution between two 1x1, instead of two 3x3.
       stride: 1 or 2.
+      groups: of the 3x3 convolution of a bottleneck block, each of which sees its own channels.
+      group_width: channels of a group where ``width`` is 64, so that this convolution has
+        ``groups * group_width * width / 64`` of them.
       dtype: compute dtype; parameters and statistics stay float32.
       rngs: source of the initial weights (stream ``params``).
 
@@ -50,6 +53,8 @@ class Block(nnx.Module):
         *,
         bottleneck: bool,
         stride: int,
+        groups: int = 1,
+        group_width: int = _WIDTHS[0],
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
@@ -57,10 +62,11 @@ class Block(nnx.Module):
         layer = partial(ConvBatchNorm, dtype=dtype, rngs=rngs)
         num_outputs = width * _EXPANSION if bottleneck else width
         if bottleneck:
+            inner = groups * group_width * width // _WIDTHS[0]
             layers = [
-                layer(num_inputs, width, size=1),
-                layer(width, width, stride=stride),
-                layer(width, num_outputs, size=1, scale=0.0),
+                layer(num_inputs, inner, size=1),
+                layer(inner, inner, stride=stride, groups=groups),
+                layer(inner, num_outputs, size=1, scale=0.0),
             ]
         else:
             layers = [layer(num_inputs, width, stride=stride), layer(width, width, scale=0.0)]
@@ -98,7 +104,7 @@ class ResNet(nnx.Module):
     """
 
     num_features = _WIDTHS[-1]
-    bottleneck = False
+    block: Callable[..., Block] = partial(Block, bottleneck=False)
 
     def __init__(
         self,
@@ -113,11 +119,11 @@ class ResNet(nnx.Module):
         self.stem = ConvBatchNorm(
             num_channels, _WIDTHS[0], size=7, stride=2, dtype=dtype, rngs=rngs
         )
-        block = partial(Block, bottleneck=self.bottleneck, dtype=dtype, rngs=rngs)
+        block = partial(type(self).block, dtype=dtype, rngs=rngs)
         stages, num_inputs = [], _WIDTHS[0]
         for width, number in zip(_WIDTHS, num_blocks, strict=True):
             stride = 1 if width == _WIDTHS[0] else 2
-            num_outputs = width * _EXPANSION if self.bottleneck else width
+            num_outputs = width * self.num_features // _WIDTHS[-1]
             blocks = [block(num_inputs, width, stride=stride)]
             blocks += [block(num_outputs, width, stride=1) for _ in range(number - 1)]
             stages.append(nnx.List(blocks))
@@ -143,4 +149,14 @@ class BottleneckResNet(ResNet):
     """The ImageNet ResNet of bottleneck blocks: ResNet-50 and deeper, for the rest a `ResNet`."""
 
     num_features = _WIDTHS[-1] * _EXPANSION
-    bottleneck = True
+    block = partial(Block, bottleneck=True)
+
+
+class ResNeXt(BottleneckResNet):
+    """A bottleneck ResNet whose 3x3 convolutions have 32 groups of 4 channels and more (32x4d).
+
+    Source: Xie et al., "Aggregated Residual Transformations for Deep Neural Networks", CVPR 2017,
+    table 1.
+    """
+
+    block = partial(Block, bottleneck=True, groups=32, group_width=4)
