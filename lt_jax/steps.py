@@ -37,6 +37,8 @@ class Split(NamedTuple):
     std: Any
 
 
+# Of the fields `augment`: made while images are read, and after they have been normalised.
+NOT_ON_PIXELS = ("random_resized_crop", "mixup_alpha")
 TrainStep = Callable[[TrainState, Array, Split, Array], tuple[TrainState, Array]]
 EvalStep = Callable[[Any, Any, Split, Array, Array], Any]
 
@@ -89,14 +91,14 @@ def make_train_step(
       objective: the loss.
       optimizer: an optax transformation.
       augmentation: of images: ``crop_padding``, ``flip``, ``autoaugment``, ``cutout_size``,
-        ``mixup_alpha``; 0 is off.
+        ``mixup_alpha``; 0 is off. ``random_resized_crop`` has happened by then.
       mesh: devices that share the batch.
 
     Returns:
       ``(state, key, split, indices [B]) -> (state, loss)``. What is random depends on the key and
       on ``state.step`` alone, so that a resumed run needs no other memory.
     """
-    geometric = {name: value for name, value in augmentation.items() if name != "mixup_alpha"}
+    geometric = {k: v for k, v in augmentation.items() if k not in NOT_ON_PIXELS}
     alpha = augmentation["mixup_alpha"]
 
     def inputs(key: Array, split: Split, indices: Array) -> Array:
