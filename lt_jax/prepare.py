@@ -137,6 +137,9 @@ def assemble(
       InputError: for a sampling that cannot be used.
     """
     keep_best = "validation" in splits
+    if is_streamed(splits["train"]):
+        images = splits["train"].images.cropping(fields["augment"]["random_resized_crop"])
+        splits = {**splits, "train": splits["train"]._replace(images=images)}
     objective, optimizer = training.objective, training.optimizer
     scoring = scoring_for(dataset.multi_label, dataset.class_counts, **config["metrics"])
     replicas = make_replicas(
@@ -209,9 +212,7 @@ def check_augmentation(name: str, augmentation: Config, dataset: Dataset) -> Non
     Raises:
       InputError: naming the group.
     """
-    if augmentation["random_resized_crop"] and not isinstance(
-        dataset.train_images, StreamedImages
-    ):
+    if augmentation["random_resized_crop"] and not isinstance(dataset.train_images, StreamedImages):
         raise InputError(
             f"{name}.random_resized_crop is {augmentation['random_resized_crop']!r}, but the images"
             f" of {dataset.source} are in memory, all of one size; expected 0, or"

@@ -43,6 +43,11 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
 
 
+def split_columns(mesh: Mesh) -> NamedSharding:
+    """The second axis split over the devices: of arrays ``[R, B, ...]``, a batch a replica."""
+    return NamedSharding(mesh, PartitionSpec(None, BATCH_AXIS))
+
+
 def check_batch_size(name: str, batch_size: int, mesh: Mesh) -> None:
     """Refuses a batch that the devices cannot share evenly."""
     if batch_size < 1:

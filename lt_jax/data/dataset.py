@@ -17,9 +17,11 @@ import numpy.typing as npt
 from lt_jax.data.canvas import COMPOSED, NUM_DIGITS, Canvas, Composition
 from lt_jax.data.checks import Labels
 from lt_jax.data.multilabel import label_notes
+from lt_jax.data.reading import Lists
 from lt_jax.data.sources import Source, load_source
 from lt_jax.data.splits import validation_indices
 from lt_jax.data.statistics import array_hash, index_hash, input_statistics, standardised
+from lt_jax.data.streamed import StreamedImages
 from lt_jax.data.tails import Counts, has_tail, kept_examples
 from lt_jax.errors import InputError
 from lt_jax.longtail import count_classes, long_tailed_profile
@@ -53,6 +55,19 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "canvas": Canvas()._asdict(),
     }
 )
+
+_PASSED = (
+    "train_split",
+    "test_split",
+    "validation_split",
+    "download",
+    "image_size",
+    "resize",
+    "stream",
+    "workers",
+    "on_corrupt",
+)
+_WITH_TAILS = ("features", "tfds", "folder")  # others with own validation have their tail already
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +158,12 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
       config: a mapping, such as a ``ConfigDict``, with these fields; one that is missing has the
         value in ``DEFAULTS``:
 
-        - source, data_dir, download, num_classes, train_split, test_split, image_size, stream:
+        - source, data_dir, download, num_classes, train_split, test_split, validation_split,
+          train_list, test_list, validation_list, image_size, resize, stream, workers, on_corrupt:
           see `load_source`.
         - normalization: of images, ``"data"`` by the statistics of train or ``"imagenet"``.
         - validation_size: about how many images to cut from train, see `validation_indices`; of
-          composed sets how many to make.
+          composed sets how many to make; of sets with a validation split of their own nothing.
         - imbalance: largest / smallest class count, at least 1; 0 leaves train as it is. How often
           classes of multi-label sets occur together does not always allow it exactly, see
           `lt_jax.longtail.multi_label_indices`; of composed sets it is that of the digits drawn.
@@ -178,15 +194,12 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         options["source"],
         data_dir=options["data_dir"],
         num_classes=options["num_classes"],
-        train_split=options["train_split"],
-        test_split=options["test_split"],
-        download=options["download"],
-        image_size=options["image_size"],
-        stream=options["stream"],
+        lists=Lists(*(options[f"{name}_list"] for name in Lists._fields)),
+        **{name: options[name] for name in _PASSED},
         composition=_composition(options) if options["source"] in COMPOSED else None,
         made=_made(options),
     )
-    parts = _parts(source, options)
+    parts = _substituting(_parts(source, options), options)
     statistics = input_statistics(parts.train_images, options["normalization"], source.name)
     images = [parts.train_images, parts.validation_images, source.test_images]
     if len(source.train_images.shape) == 2:
@@ -231,7 +244,7 @@ def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:
     if source.validation_labels is not None:
         kind = options["imbalance_kind"] if has_tail(options) else "unchanged"
         own = (source.validation_images, source.validation_labels)
-        if source.name.startswith("features:"):  # the others have their tail already
+        if source.name.partition(":")[0] in _WITH_TAILS:
             kept, kind = kept_examples(labels, num_classes, options)
             images, labels = images[kept], labels[kept]
         return _Parts(images, labels, *own, kind, array_hash(labels, images))
@@ -250,6 +263,19 @@ def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:
         kind,
         index_hash(kept, labels[kept]),
     )
+
+
+def _substituting(parts: _Parts, options: Mapping[str, Any]) -> _Parts:
+    """Has corrupt images replaced by others of the same part, never of another one."""
+    images = (parts.train_images, parts.validation_images)
+    labels = (parts.train_labels, parts.validation_labels)
+    if options["on_corrupt"] != "skip":
+        return parts
+    train, validation = (
+        x.substituting(y) if isinstance(x, StreamedImages) else x
+        for x, y in zip(images, labels, strict=True)
+    )
+    return parts._replace(train_images=train, validation_images=validation)
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
