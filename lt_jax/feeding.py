@@ -12,6 +12,7 @@ import contextlib
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -114,6 +115,7 @@ def _read(
     sharding = split_columns(mesh)
     columns = own_columns(sharding, replicas, size)
     own = rows[:, :, columns]
+    put = partial(_put, columns=columns, size=size, sharding=sharding)
     draws = None
     if place is not None:
         draws = place.draws(steps, columns, size).reshape(steps, own[0].size, -1)
@@ -123,10 +125,7 @@ def _read(
         with contextlib.closing(split.images.batches(own.reshape(steps, -1), draws)) as read:
             for indices, batch in zip(own, read, strict=True):
                 images = batch.reshape(*indices.shape, *batch.shape[1:])
-                pair = [
-                    _put(part, columns, size, sharding) for part in (images, split.labels[indices])
-                ]
-                yield Split(*pair, mean=mean, std=std)
+                yield Split(put(images), put(split.labels[indices]), mean, std)
 
     with contextlib.closing(_ahead(batches())) as found:
         yield from found

@@ -170,11 +170,14 @@ class StreamedImages:
             items = np.concatenate([items, draws], axis=-1)
         return _Chunks(items, CHUNK if self._workers else 1)
 
-    def _together(self, chunks: Iterator[list[Images]], count: int) -> Images:
+    def _together(self, chunks: Iterator[list[Images] | InputError], count: int) -> Images:
         batch = np.empty((count, *self._image_shape), np.uint8)
         done = 0
         while done < count:
-            for image in next(chunks):
+            chunk = next(chunks)
+            if isinstance(chunk, InputError):
+                raise chunk
+            for image in chunk:
                 batch[done] = image
                 done += 1
         return batch
@@ -190,7 +193,14 @@ class StreamedImages:
         ahead = max(2 * chunks.per_row, -(-READ_AHEAD // chunks.size))
         threads = 2 * self._workers.count if self._workers else _num_threads()
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
-        return iter(grain.MapDataset.source(chunks).map(self._chunk).to_iter_dataset(options))
+        return iter(grain.MapDataset.source(chunks).map(self._told).to_iter_dataset(options))
+
+    def _told(self, items: npt.NDArray[Any]) -> list[Images] | InputError:
+        """The images of a chunk, or the error: to what is raised in its threads Grain adds lines."""
+        try:
+            return self._chunk(items)
+        except InputError as error:
+            return error
 
     def _chunk(self, items: npt.NDArray[Any]) -> list[Images]:
         if self._workers:
