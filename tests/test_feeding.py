@@ -1,4 +1,4 @@
-"""Batches on their way to the devices: each share to its own, the same whoever reads and resumes."""
+"""Batches on their way to the devices: each gets its share, whoever reads, and after a resume."""
 
 import contextlib
 import dataclasses
@@ -136,9 +136,12 @@ class TwoOfFour:
 
 def test_a_process_reads_only_what_its_devices_hold(monkeypatch):
     read, put = [], []
-    images = StreamedImages(
-        lambda i: read.append(i) or np.full((1, 1, 1), i, np.uint8), 64, (1, 1, 1)
-    )
+
+    def load(i):
+        read.append(i)
+        return np.full((1, 1, 1), i, np.uint8)
+
+    images = StreamedImages(load, 64, (1, 1, 1))
     split = Split(images, np.arange(64, dtype=np.int32), np.zeros(1), np.ones(1))
 
     def make(shape, sharding, data):
@@ -167,11 +170,9 @@ def streamed(images):
 def test_the_compiled_step_gathers_nothing(tmp_path):
     """Eight devices: gradients are reduced, and no part of the batch leaves its device."""
     config = tiny(train__num_devices=8, augment__flip=True, augment__crop_padding=1)
-    config.model.name = "small"
     whole = load_dataset(config.data)
-    run = prepare(
-        config, tmp_path, dataclasses.replace(whole, train_images=streamed(whole.train_images))
-    )
+    lazy = dataclasses.replace(whole, train_images=streamed(whole.train_images))
+    run = prepare(config, tmp_path, lazy)
     training = make_training(config, config.train, whole)
     network = make_model(config, whole, training.objective)
     step = make_train_step(network, *training[:1], training.optimizer, config.augment, run.mesh)
@@ -258,7 +259,7 @@ def test_a_run_with_random_crops_goes_on_as_if_never_stopped(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"data__stream": False}, r"augment.random_resized_crop is 0.2, but .* data.stream=True"),
+        ({"data__stream": False}, r"augment.random_resized_crop is 0.2, but .*data.stream=True"),
         ({"augment__random_resized_crop": 1.5}, r"random_resized_crop is 1.5; expected at most 1"),
         ({"data__resize": "fit"}, r"config.data.resize is 'fit'; expected one of stretch, crop"),
         ({"data__on_corrupt": "x"}, r"on_corrupt is 'x'; expected one of refuse, skip"),
