@@ -196,7 +196,7 @@ class StreamedImages:
         return iter(grain.MapDataset.source(chunks).map(self._told).to_iter_dataset(options))
 
     def _told(self, items: npt.NDArray[Any]) -> list[Images] | InputError:
-        """The images of a chunk, or the error: Grain adds lines to what is raised in its threads."""
+        """Images of a chunk, or the error: Grain adds lines to what is raised in its threads."""
         try:
             return self._chunk(items)
         except InputError as error:
