@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_tfds_photographs import builder_of, prepare
 
 from lt_jax.data import StreamedImages, load_dataset
 from lt_jax.errors import InputError
@@ -200,15 +201,10 @@ STREAM = """
 
 def test_tensorflow_is_not_imported_to_stream(tmp_path):
     """Neither here nor in a process that decodes; there is one here that could be imported."""
-    features = tfds.features.FeaturesDict(
-        {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}
-    )
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}
     rows = [{"image": photo("x", i), "label": i % 2} for i in range(8)]
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="bugs", version="1.0.0", data_dir=str(tmp_path), features=features,
-        split_datasets=dict.fromkeys(("train", "test"), rows), disable_shuffling=True,
-        file_format="array_record",
-    )  # fmt: skip
+    builder = builder_of("Bugs", features, str(tmp_path), keys=("image", "label"))
+    prepare(builder, {"train": rows, "test": rows})
     (tmp_path / "tensorflow").mkdir()
     (tmp_path / "tensorflow/__init__.py").write_text("")
     script = tmp_path / "stream.py"
