@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -54,6 +55,7 @@ def read(
         an image cannot be decoded.
     """
     reading.check()
+    _check_installed()
     root = Path(os.path.expanduser(data_dir or ""), os.path.expanduser(folder))
     if not root.is_dir():
         raise InputError(f"data source is 'folder:{folder}', but there is no folder {root}")
@@ -67,6 +69,14 @@ def read(
         splits, names = _by_class(root, asked)
     loaded = [_load(root, split, reading) for split in splits]
     return loaded[0], loaded[1], names, loaded[2] if len(loaded) > 2 else None
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("grain", "PIL") if not importlib.util.find_spec(name)]
+    if missing:
+        raise InputError(
+            f"folders of images need {' and '.join(missing)}: pip install 'lt_jax[images]'"
+        )
 
 
 class Files:
