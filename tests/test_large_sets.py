@@ -64,8 +64,9 @@ def examples(builder, split, decoders=None, **_):
     hidden = split == "test" and TESTED_ON[name] != "test"
     label = [-1] * 5 if hidden else [CLASSES[name] - 1, 0, 2, 2, 1]
     rows = [{"image": photo(split, i), "label": label[i]} for i in range(5)]
-    for row, file in zip(rows, NAMES.get(split, ()), strict=False):
-        row["filename"] = file
+    named = {"places365_small": "filename", "imagenet_lt": "file_name", "imagenet2012": "file_name"}
+    for i, row in enumerate(rows if name in named else []):
+        row[named[name]] = NAMES[split][i].encode() if split in NAMES else b"%d.jpg" % i
     return Examples(rows)
 
 

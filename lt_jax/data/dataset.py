@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lt_jax.data.canvas import COMPOSED, NUM_DIGITS, Canvas, Composition
+from lt_jax.data.canvas import COMPOSED
 from lt_jax.data.checks import Labels
 from lt_jax.data.multilabel import label_notes
+from lt_jax.data.options import PASSED, composition_of, made_of, options_of
 from lt_jax.data.reading import Lists
 from lt_jax.data.sources import Source, load_source
 from lt_jax.data.splits import validation_indices
@@ -24,49 +24,8 @@ from lt_jax.data.statistics import array_hash, index_hash, input_statistics, sta
 from lt_jax.data.streamed import StreamedImages
 from lt_jax.data.tails import Counts, has_tail, kept_examples
 from lt_jax.errors import InputError
-from lt_jax.longtail import count_classes, long_tailed_profile
+from lt_jax.longtail import count_classes
 
-DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {
-        "source": "digits",
-        "data_dir": "",
-        "download": False,
-        "num_classes": 0,
-        "train_split": "train",
-        "test_split": "test",
-        "validation_split": "",
-        "train_list": "",
-        "test_list": "",
-        "validation_list": "",
-        "image_size": 0,
-        "resize": "stretch",
-        "stream": False,
-        "workers": 0,
-        "on_corrupt": "refuse",
-        "normalization": "data",
-        "imbalance": 0.0,
-        "imbalance_kind": "exponential",
-        "pareto_power": 6.0,
-        "max_count": 0,
-        "class_counts": (),
-        "drop_unlabelled": False,
-        "split_seed": 0,
-        "validation_size": 0,
-        "canvas": Canvas()._asdict(),
-    }
-)
-
-_PASSED = (
-    "train_split",
-    "test_split",
-    "validation_split",
-    "download",
-    "image_size",
-    "resize",
-    "stream",
-    "workers",
-    "on_corrupt",
-)
 _WITH_TAILS = ("features", "tfds", "folder")  # others with own validation have their tail already
 
 
@@ -189,15 +148,15 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
       >>> data.class_counts
       array([100,  77,  59,  46,  35,  27,  21,  16,  12,  10])
     """
-    options = _options(config)
+    options = options_of(config)
     source = load_source(
         options["source"],
         data_dir=options["data_dir"],
         num_classes=options["num_classes"],
         lists=Lists(*(options[f"{name}_list"] for name in Lists._fields)),
-        **{name: options[name] for name in _PASSED},
-        composition=_composition(options) if options["source"] in COMPOSED else None,
-        made=_made(options),
+        **{name: options[name] for name in PASSED},
+        composition=composition_of(options) if options["source"] in COMPOSED else None,
+        made=made_of(options),
     )
     parts = _substituting(_parts(source, options), options)
     statistics = input_statistics(parts.train_images, options["normalization"], source.name)
@@ -276,53 +235,6 @@ def _substituting(parts: _Parts, options: Mapping[str, Any]) -> _Parts:
         for x, y in zip(images, labels, strict=True)
     )
     return parts._replace(train_images=train, validation_images=validation)
-
-
-def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a config and the defaults of those it lacks."""
-    options = {**DEFAULTS, **dict(config)}
-    canvas = {**DEFAULTS["canvas"], **dict(options["canvas"])}
-    unknown = sorted(set(canvas) - set(DEFAULTS["canvas"]))
-    if unknown:
-        raise InputError(
-            f"data.canvas has no field {unknown[0]!r}; expected some of {', '.join(Canvas._fields)}"
-        )
-    seed = options["split_seed"]
-    if seed != int(seed) or seed < 0:
-        raise InputError(f"split_seed is {seed!r}; expected a whole number of at least 0")
-    return {**options, "canvas": canvas}
-
-
-def _composition(options: Mapping[str, Any]) -> Composition:
-    """How a composed set is made; its digits are long-tailed, so that no subset need be drawn."""
-    for name in ("class_counts", "max_count"):
-        if options[name]:
-            raise InputError(
-                f"data.{name} is {options[name]!r}, but {options['source']} has as many images as"
-                f" data.canvas.images says; expected {DEFAULTS[name]!r}, and data.imbalance for how"
-                " frequent its digits are"
-            )
-    imbalance = options["imbalance"] if has_tail(options) else 1.0
-    return Composition(
-        Canvas(**options["canvas"]),
-        options["validation_size"],
-        long_tailed_profile(
-            NUM_DIGITS, imbalance, options["imbalance_kind"], options["pareto_power"]
-        ),
-        int(options["split_seed"]),
-    )
-
-
-def _made(options: Mapping[str, Any]) -> dict[str, Any]:
-    """How made features are, which are long-tailed already."""
-    classes = options["num_classes"] or 10
-    return {
-        "seed": int(options["split_seed"]),
-        "num_classes": classes,
-        "max_count": options["max_count"] or 2000,
-        "imbalance": options["imbalance"] if has_tail(options) else 1.0,
-        "held_out": max(int(options["validation_size"]) // classes, 1),
-    }
 
 
 def _evenness(counts: Counts) -> str:
