@@ -27,15 +27,18 @@ EXTRAS = {
     "tfds": [
         "tensorflow-datasets>=4.9.9,<5",  # CIFAR, MNIST and the other image sets
         "array_record>=0.8,<0.9",  # their files, read without TensorFlow
-        "grain>=0.2.18,<0.3",  # reads images ahead of the step that needs them
         "importlib_resources>=6",  # TFDS imports it without requiring it
-        "Pillow>=10",  # decodes their images
+    ],
+    "images": [
+        "grain>=0.2.18,<0.3",  # reads images ahead of the step that needs them
+        "Pillow>=10",  # decodes them
     ],
     "gcs": ["etils[epath-gcs]>=1.15,<2"],  # runs in a bucket of Google Cloud Storage
     "tensorboard": ["tensorboardX>=2.6.4,<3"],  # event files without TensorFlow
     "dlsa": ["h5py>=3.12,<4"],  # features in .h5 files, as released features are
     "pretrained": ["safetensors>=0.8,<1"],  # weights of trained backbones, without pickle
 }
+EXTRAS["tfds"] += EXTRAS["images"]
 # Not in dev: PyTorch takes gigabytes. The lower bounds are what was tested, the upper ones the next
 # version that may move names or numbers.
 EXTRAS["torch"] = [

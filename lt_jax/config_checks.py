@@ -11,6 +11,7 @@ from lt_jax.longtail import SCHEMES
 from lt_jax.two_stage import DIVIDED, NCM_FEATURES
 
 _AUGMENT_LOW = {
+    "augment.random_resized_crop": 0,
     "augment.crop_padding": 0,
     "augment.color_jitter": 0,
     "augment.cutout_size": 0,
@@ -27,10 +28,14 @@ _LOW = {
     "train.log_every_steps": 1,
     "train.steps_per_call": 0,
     "data.validation_size": 0,
+    "data.workers": 0,
     **_AUGMENT_LOW,
 }
 _RETRAIN_LOW = {"epochs": 1, "batch_size": 1, **_AUGMENT_LOW}
+_HIGH = {"augment.random_resized_crop": 1}
 _CHOICES = {
+    "data.resize": ("stretch", "crop"),
+    "data.on_corrupt": ("refuse", "skip"),
     "replica_mode": ("auto", "vmap", "sequential"),
     "model.head": ("auto", "linear", "cosine"),
     "model.dtype": ("float32", "bfloat16"),
@@ -82,7 +87,7 @@ def _fits(value: Any, expected: Any) -> bool:
 
 
 def check_values(config: Mapping[str, Any]) -> None:
-    """Refuses numbers below their lowest value, and names that are none of the allowed ones.
+    """Refuses numbers outside their range, and names that are none of the allowed ones.
 
     Args:
       config: of a run, with all its fields.
@@ -91,6 +96,7 @@ def check_values(config: Mapping[str, Any]) -> None:
       InputError: with the name of the first such field.
     """
     _check_lows(config, _LOW)
+    _check_highs(config, _HIGH)
     _check_choices(config, _CHOICES)
 
 
@@ -109,6 +115,7 @@ def check_second_stage_values(config: Mapping[str, Any]) -> None:
         return
     trained = "epochs" in retrain
     _check_lows(config, {f"retrain.{k}": v for k, v in _RETRAIN_LOW.items() if trained})
+    _check_highs(config, {f"retrain.{k}": v for k, v in _HIGH.items() if trained})
     choices = {k: v for k, v in _RETRAIN_CHOICES.items() if trained or k == "weights"}
     _check_choices(config, {f"retrain.{k}": v for k, v in choices.items()})
     _check_candidates(retrain)
@@ -127,6 +134,13 @@ def _check_lows(config: Mapping[str, Any], lows: Mapping[str, int]) -> None:
         value = value_at(config, path)
         if not value >= low:
             raise InputError(f"config.{path} is {value!r}; expected at least {low}")
+
+
+def _check_highs(config: Mapping[str, Any], highs: Mapping[str, int]) -> None:
+    for path, high in highs.items():
+        value = value_at(config, path)
+        if not value <= high:
+            raise InputError(f"config.{path} is {value!r}; expected at most {high}")
 
 
 def _check_choices(config: Mapping[str, Any], choices: Mapping[str, tuple[str, ...]]) -> None:

@@ -17,7 +17,7 @@ from lt_jax.feeding import evaluation_batches
 from lt_jax.loop import Config
 from lt_jax.replicas import compiler_options
 from lt_jax.stage1 import Frozen
-from lt_jax.steps import Split, plain_inputs
+from lt_jax.steps import Split, plain_inputs, shared
 from lt_jax.writers import say
 
 Array = jax.Array
@@ -36,8 +36,8 @@ def feature_program(frozen: Frozen, mesh: Mesh) -> Program:
     """
 
     def forward(params: Any, stats: Any, split: Split, indices: Array) -> Array:
-        indices = jax.lax.with_sharding_constraint(indices, sharding.split_batch(mesh))
-        return frozen.network.features(params, stats, plain_inputs(split, indices))
+        chosen = plain_inputs(split, shared(indices, mesh))
+        return frozen.network.features(params, stats, chosen)
 
     return jax.jit(
         forward, out_shardings=sharding.replicated(mesh), compiler_options=compiler_options()
@@ -70,13 +70,13 @@ def feature_splits(
         count = len(split.labels)
         replicas = []
         for r in range(len(jax.tree.leaves(frozen.params)[0])):
-            params, stats = sharding.place(
+            params, stats = sharding.to_devices(
                 jax.tree.map(lambda leaf, r=r: leaf[r], (frozen.params, frozen.stats)), everywhere
             )
             batches = evaluation_batches(split, options["eval_batch_size"], mesh)
             parts = [compiled(params, stats, part, indices) for part, indices, _ in batches]
             replicas.append(jnp.concatenate(parts)[:count])
-        features, labels = sharding.place((jnp.stack(replicas), split.labels), everywhere)
+        features, labels = sharding.to_devices((jnp.stack(replicas), split.labels), everywhere)
         result[name] = split._replace(images=features, labels=labels)
     return result
 

@@ -18,7 +18,7 @@ from lt_jax import workdir
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.data import Dataset
 from lt_jax.errors import InputError
-from lt_jax.feeding import Rest, evaluation_batches, training_steps
+from lt_jax.feeding import Place, Rest, evaluation_batches, training_steps
 from lt_jax.metrics import Scoring
 from lt_jax.replicas import Replicas
 from lt_jax.sharding import replicated
@@ -152,8 +152,9 @@ class Loop:
         run = self.run
         order = np.asarray(run.replicas.order(self.order_keys, epoch))
         end = (epoch + 1) * run.steps_per_epoch
-        left = order[:, self.step % run.steps_per_epoch :]
-        with contextlib.closing(training_steps(run.splits["train"], left, run.mesh)) as rest:
+        place = Place(run.seeds, run.stage, epoch, self.step % run.steps_per_epoch)
+        left = order[:, place.step :]
+        with contextlib.closing(training_steps(run.splits["train"], left, run.mesh, place)) as rest:
             while self.step < end and not self.stop.asked:
                 self._advance(rest, end)
         if self.step < end:

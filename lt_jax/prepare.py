@@ -13,7 +13,7 @@ import optax
 
 from lt_jax import augment, sharding
 from lt_jax.build import initial_weights, make_model, make_objective
-from lt_jax.data import Dataset, load_dataset, make_order
+from lt_jax.data import Dataset, StreamedImages, load_dataset, make_order
 from lt_jax.errors import InputError
 from lt_jax.feeding import is_streamed
 from lt_jax.loop import Config, Run
@@ -22,7 +22,7 @@ from lt_jax.objectives import Objective
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.replicas import make_replicas, use_vmap
 from lt_jax.state import Network, init_state
-from lt_jax.steps import Split, make_eval_step, make_train_step
+from lt_jax.steps import NOT_ON_PIXELS, Split, make_eval_step, make_train_step
 from lt_jax.writers import say_once
 
 
@@ -137,6 +137,9 @@ def assemble(
       InputError: for a sampling that cannot be used.
     """
     keep_best = "validation" in splits
+    if is_streamed(splits["train"]):
+        images = splits["train"].images.cropping(fields["augment"]["random_resized_crop"])
+        splits = {**splits, "train": splits["train"]._replace(images=images)}
     objective, optimizer = training.objective, training.optimizer
     fsdp = config["train"]["fsdp"] and mesh.size > 1
     scoring = scoring_for(dataset.multi_label, dataset.class_counts, **config["metrics"])
@@ -211,7 +214,13 @@ def check_augmentation(name: str, augmentation: Config, dataset: Dataset) -> Non
     Raises:
       InputError: naming the group.
     """
-    fields = {k: v for k, v in augmentation.items() if k != "mixup_alpha"}
+    if augmentation["random_resized_crop"] and not isinstance(dataset.train_images, StreamedImages):
+        raise InputError(
+            f"{name}.random_resized_crop is {augmentation['random_resized_crop']!r}, but the images"
+            f" of {dataset.source} are in memory, all of one size; expected 0, or"
+            " config.data.stream=True"
+        )
+    fields = {k: v for k, v in augmentation.items() if k not in NOT_ON_PIXELS}
     if len(dataset.train_images.shape) == 2:
         changed = next((k for k, v in fields.items() if v), None)
         if changed:
@@ -250,5 +259,5 @@ def put_splits(dataset: Dataset, mesh: jax.sharding.Mesh) -> dict[str, Split]:
                 dataset.std.astype(np.float32),
             )
             whole = sharding.replicated(mesh)
-            splits[name] = split if is_streamed(split) else sharding.place(split, whole)
+            splits[name] = split if is_streamed(split) else sharding.to_devices(split, whole)
     return splits

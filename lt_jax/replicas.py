@@ -20,7 +20,7 @@ from lt_jax.data.sampling import Order
 from lt_jax.metrics import Scoring
 from lt_jax.models.conv import CPU_COMPILER_OPTIONS
 from lt_jax.objectives import Objective
-from lt_jax.sharding import place, replicated, split_largest
+from lt_jax.sharding import replicated, split_largest, to_devices
 from lt_jax.state import TrainState, offer_best
 from lt_jax.steps import EvalStep, Split, TrainStep, several
 
@@ -152,8 +152,8 @@ def make_replicas(
 
     def put(states: TrainState) -> TrainState:
         if fsdp:
-            return jax.tree.map(lambda leaf: place(leaf, _where(mesh, leaf)), states)
-        return place(states, everywhere)
+            return jax.tree.map(lambda leaf: to_devices(leaf, _where(mesh, leaf)), states)
+        return to_devices(states, everywhere)
 
     return _side_by_side(programs, per_call, put)
 
@@ -241,10 +241,10 @@ def _in_turn(
 
     def unstack(tree: Any) -> tuple[Any, ...]:
         each = (jax.tree.map(operator.itemgetter(r), tree) for r in range(num_replicas))
-        return tuple(place(state, everywhere) for state in each)
+        return tuple(to_devices(state, everywhere) for state in each)
 
     return Replicas(
-        init=lambda keys: tuple(place(state, everywhere) for state in programs.init(keys)),
+        init=lambda keys: tuple(to_devices(state, everywhere) for state in programs.init(keys)),
         order=programs.order,
         advance=advance,
         evaluate=lambda states, *rest: _stack(_evaluate(programs, states, *rest)),

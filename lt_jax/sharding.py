@@ -51,7 +51,12 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
 
 
-def place(tree: Any, sharding: NamedSharding) -> Any:
+def split_columns(mesh: Mesh) -> NamedSharding:
+    """The second axis split over the devices: of arrays ``[R, B, ...]``, a batch a replica."""
+    return NamedSharding(mesh, PartitionSpec(None, BATCH_AXIS))
+
+
+def to_devices(tree: Any, sharding: NamedSharding) -> Any:
     """Arrays of the host on the devices, also on those of other processes.
 
     Args:

@@ -24,9 +24,10 @@ class Split(NamedTuple):
 
     Attributes:
       images: uint8 ``[N, H, W, channels]``; or features, float ``[N, D]``, which go to the network
-        as they are; or `lt_jax.data.StreamedImages`, of which steps are handed batches (see
-        `lt_jax.feeding`).
-      labels: int32 ``[N]``, or multi-hot uint8 ``[N, C]``.
+        as they are; or `lt_jax.data.StreamedImages`, of which steps are handed batches, uint8
+        ``[R, B, H, W, channels]`` (see `lt_jax.feeding`).
+      labels: int32 ``[N]``, or multi-hot uint8 ``[N, C]``; of such batches ``[R, B]`` or
+        ``[R, B, C]``.
       mean: float32 ``[channels]``, of the training pixels divided by 255.
       std: their deviation.
     """
@@ -37,6 +38,8 @@ class Split(NamedTuple):
     std: Any
 
 
+# Of the fields `augment`: made while images are read, and after they have been normalised.
+NOT_ON_PIXELS = ("random_resized_crop", "mixup_alpha")
 TrainStep = Callable[[TrainState, Array, Split, Array], tuple[TrainState, Array]]
 EvalStep = Callable[[Any, Any, Split, Array, Array], Any]
 
@@ -67,6 +70,21 @@ def _are_pixels(inputs: Array) -> bool:
     return inputs.dtype == jnp.uint8
 
 
+def shared(indices: Array, mesh: Mesh) -> Array:
+    """Indices of a batch as the devices share it; the number of a batch as it is.
+
+    Args:
+      indices: which examples of a split in memory, int ``[B]``; or, of streamed images, which of
+        the batches that a `Split` holds: a scalar. Their examples lie on the devices already, so
+        nothing is gathered.
+      mesh: devices that share the batch.
+
+    Returns:
+      To index images and labels with.
+    """
+    return jax.lax.with_sharding_constraint(indices, split_batch(mesh)) if indices.ndim else indices
+
+
 def plain_inputs(split: Split, indices: Array) -> Array:
     """What the network sees of examples that are not changed: normalised pixels, or features."""
     chosen = split.images[indices]
@@ -89,14 +107,14 @@ def make_train_step(
       objective: the loss.
       optimizer: an optax transformation.
       augmentation: of images: ``crop_padding``, ``flip``, ``color_jitter``, ``autoaugment``,
-        ``cutout_size``, ``mixup_alpha``; 0 is off.
+        ``cutout_size``, ``mixup_alpha``; 0 is off. ``random_resized_crop`` has happened by then.
       mesh: devices that share the batch.
 
     Returns:
-      ``(state, key, split, indices [B]) -> (state, loss)``. What is random depends on the key and
-      on ``state.step`` alone, so that a resumed run needs no other memory.
+      ``(state, key, split, indices) -> (state, loss)``, indices as for `shared`. What is random
+      depends on the key and on ``state.step`` alone, so that a resumed run needs no other memory.
     """
-    geometric = {name: value for name, value in augmentation.items() if name != "mixup_alpha"}
+    geometric = {k: v for k, v in augmentation.items() if k not in NOT_ON_PIXELS}
     alpha = augmentation["mixup_alpha"]
 
     def inputs(key: Array, split: Split, indices: Array) -> Array:
@@ -111,7 +129,7 @@ def make_train_step(
         state: TrainState, key: Array, split: Split, indices: Array
     ) -> tuple[TrainState, Array]:
         keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
-        indices = jax.lax.with_sharding_constraint(indices, split_batch(mesh))
+        indices = shared(indices, mesh)
         labels = split.labels[indices]
         images = inputs(keys[0], split, indices)
         lam = None
@@ -159,11 +177,11 @@ def make_eval_step(
       mesh: devices that share the batch.
 
     Returns:
-      ``(params, stats, split, indices [B], where [B]) -> counts``.
+      ``(params, stats, split, indices, where [B]) -> counts``, indices as for `shared`.
     """
 
     def step(params: Any, stats: Any, split: Split, indices: Array, where: Array) -> Any:
-        indices = jax.lax.with_sharding_constraint(indices, split_batch(mesh))
+        indices = shared(indices, mesh)
         logits, _ = network.apply(params, stats, plain_inputs(split, indices), False)
         probabilities = objective.probabilities(logits)
         return scoring.count(logits, probabilities, split.labels[indices], where)

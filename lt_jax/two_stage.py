@@ -137,6 +137,7 @@ def default_fields(kind: str) -> Fields:
 def augment_fields() -> Fields:
     """Random changes to images, all off."""
     return {
+        "random_resized_crop": 0.0,
         "crop_padding": 0,
         "flip": False,
         "color_jitter": 0.0,

@@ -18,6 +18,7 @@ CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 INDIFFERENT = {
     "data.data_dir",
     "data.download",
+    "data.workers",  # what is read does not depend on who reads it
     "train.keep_checkpoints",
     "train.picture",
     "train.progress",

@@ -272,7 +272,7 @@ def test_multi_mnist_is_made_of_the_mnist_that_tfds_reads(monkeypatch):
 
     def read(name, **options):
         calls.append((name, options["data_dir"], options["download"], options["test_split"]))
-        return pool(200, side=28), pool(100, seed=1, side=28), list("0123456789")
+        return pool(200, side=28), pool(100, seed=1, side=28), list("0123456789"), None
 
     monkeypatch.setattr(tfds_source, "read", read)
     config = {

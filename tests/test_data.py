@@ -165,7 +165,7 @@ def test_files_that_are_not_npz_are_refused(tmp_path, npz):
 def test_an_unknown_source_is_told_the_forms(source):
     with pytest.raises(
         InputError,
-        match=r"expected 'digits', 'tfds:<name>', 'arrays:<file.npz>', .* 'multi_digits' and",
+        match=r"expected 'digits', 'tfds:<name>', 'folder:<path>', 'arrays:<file.npz>', .* and",
     ):
         data.load_source(source)
 

@@ -439,7 +439,7 @@ def photographs(monkeypatch):
 
     def read(name, **options):
         asked.update(options, name=name)
-        return (train, multi_hot(2500)), (test, multi_hot(30, seed=2)), list(NAMES)
+        return (train, multi_hot(2500)), (test, multi_hot(30, seed=2)), list(NAMES), None
 
     monkeypatch.setattr(tfds_source, "read", read)
     return images, asked, loads
@@ -449,7 +449,8 @@ def test_streamed_images_stay_unread_but_a_thousand_for_the_statistics(photograp
     images, asked, loads = photographs
     config = {"source": "tfds:photographs", "stream": True, "image_size": 4}
     got = data.load_dataset({**config, "validation_size": 100})
-    assert (asked["name"], asked["stream"], asked["image_size"]) == ("photographs", True, 4)
+    assert (asked["name"], asked["reading"].stream) == ("photographs", True)
+    assert asked["reading"].image_size == 4
     assert isinstance(got.train_images, StreamedImages)
     assert got.train_images.shape == (len(got.train_labels), 4, 4, 3)
     assert len(got.validation_images) == len(got.validation_labels)

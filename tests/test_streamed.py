@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from lt_jax.data.streamed import StreamedImages, decode_image
+from lt_jax.data.decoding import decode_image
+from lt_jax.data.streamed import StreamedImages
 from lt_jax.errors import InputError
 
 pytest.importorskip("grain")

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from lt_jax.configuration import check_config
-from lt_jax.data import load_dataset, tfds_source
+from lt_jax.data import decoding, load_dataset, tfds_source
+from lt_jax.data.reading import Reading
 from lt_jax.data.streamed import StreamedImages
 from lt_jax.errors import InputError
 from lt_jax.objectives import build_objective
@@ -152,15 +153,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def read(name, folder, **options):
-    options = {
-        "train_split": "train",
-        "test_split": "test",
-        "image_size": 8,
-        "download": False,
-        **options,
-    }
-    return tfds_source.read(name, data_dir=folder, **options)
+def read(name, folder, image_size=8, stream=False, **options):
+    options = {"train_split": "train", "test_split": "test", "download": False, **options}
+    reading = Reading(image_size, stream=stream)
+    found = tfds_source.read(name, data_dir=folder, reading=reading, **options)
+    assert found[3] is None
+    return found[:3]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -205,10 +203,8 @@ def test_splits_can_be_joined_to_train_on(folder, stream):
 
 def test_no_image_is_decoded_before_it_is_used(folder, monkeypatch):
     decoded = []
-    real = tfds_source.decode_image
-    monkeypatch.setattr(
-        tfds_source, "decode_image", lambda *args: decoded.append(args) or real(*args)
-    )
+    real = decoding._open
+    monkeypatch.setattr(decoding, "_open", lambda image: decoded.append(image) or real(image))
     (images, _), _, _ = read("voc/2007", folder, stream=True)
     part = images[[4, 2]]
     assert decoded == []

@@ -8,44 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lt_jax.data.canvas import COMPOSED, NUM_DIGITS, Canvas, Composition
+from lt_jax.data.canvas import COMPOSED
 from lt_jax.data.checks import Labels
 from lt_jax.data.multilabel import label_notes
+from lt_jax.data.options import PASSED, composition_of, made_of, options_of
+from lt_jax.data.reading import Lists
 from lt_jax.data.sources import Source, load_source
 from lt_jax.data.splits import validation_indices
 from lt_jax.data.statistics import array_hash, index_hash, input_statistics, standardised
+from lt_jax.data.streamed import StreamedImages
 from lt_jax.data.tails import Counts, has_tail, kept_examples
 from lt_jax.errors import InputError
-from lt_jax.longtail import count_classes, long_tailed_profile
+from lt_jax.longtail import count_classes
 
-DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {
-        "source": "digits",
-        "data_dir": "",
-        "download": False,
-        "num_classes": 0,
-        "train_split": "train",
-        "test_split": "test",
-        "image_size": 0,
-        "stream": False,
-        "normalization": "data",
-        "imbalance": 0.0,
-        "imbalance_kind": "exponential",
-        "pareto_power": 6.0,
-        "max_count": 0,
-        "class_counts": (),
-        "drop_unlabelled": False,
-        "split_seed": 0,
-        "validation_size": 0,
-        "canvas": Canvas()._asdict(),
-    }
-)
+_WITH_TAILS = ("features", "tfds", "folder")  # others with own validation have their tail already
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +117,12 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
       config: a mapping, such as a ``ConfigDict``, with these fields; one that is missing has the
         value in ``DEFAULTS``:
 
-        - source, data_dir, download, num_classes, train_split, test_split, image_size, stream:
+        - source, data_dir, download, num_classes, train_split, test_split, validation_split,
+          train_list, test_list, validation_list, image_size, resize, stream, workers, on_corrupt:
           see `load_source`.
         - normalization: of images, ``"data"`` by the statistics of train or ``"imagenet"``.
         - validation_size: about how many images to cut from train, see `validation_indices`; of
-          composed sets how many to make.
+          composed sets how many to make; of sets with a validation split of their own nothing.
         - imbalance: largest / smallest class count, at least 1; 0 leaves train as it is. How often
           classes of multi-label sets occur together does not always allow it exactly, see
           `lt_jax.longtail.multi_label_indices`; of composed sets it is that of the digits drawn.
@@ -166,20 +148,17 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
       >>> data.class_counts
       array([100,  77,  59,  46,  35,  27,  21,  16,  12,  10])
     """
-    options = _options(config)
+    options = options_of(config)
     source = load_source(
         options["source"],
         data_dir=options["data_dir"],
         num_classes=options["num_classes"],
-        train_split=options["train_split"],
-        test_split=options["test_split"],
-        download=options["download"],
-        image_size=options["image_size"],
-        stream=options["stream"],
-        composition=_composition(options) if options["source"] in COMPOSED else None,
-        made=_made(options),
+        lists=Lists(*(options[f"{name}_list"] for name in Lists._fields)),
+        **{name: options[name] for name in PASSED},
+        composition=composition_of(options) if options["source"] in COMPOSED else None,
+        made=made_of(options),
     )
-    parts = _parts(source, options)
+    parts = _substituting(_parts(source, options), options)
     statistics = input_statistics(parts.train_images, options["normalization"], source.name)
     images = [parts.train_images, parts.validation_images, source.test_images]
     if len(source.train_images.shape) == 2:
@@ -224,7 +203,7 @@ def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:
     if source.validation_labels is not None:
         kind = options["imbalance_kind"] if has_tail(options) else "unchanged"
         own = (source.validation_images, source.validation_labels)
-        if source.name.startswith("features:"):  # the others have their tail already
+        if source.name.partition(":")[0] in _WITH_TAILS:
             kept, kind = kept_examples(labels, num_classes, options)
             images, labels = images[kept], labels[kept]
         return _Parts(images, labels, *own, kind, array_hash(labels, images))
@@ -245,51 +224,17 @@ def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:
     )
 
 
-def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a config and the defaults of those it lacks."""
-    options = {**DEFAULTS, **dict(config)}
-    canvas = {**DEFAULTS["canvas"], **dict(options["canvas"])}
-    unknown = sorted(set(canvas) - set(DEFAULTS["canvas"]))
-    if unknown:
-        raise InputError(
-            f"data.canvas has no field {unknown[0]!r}; expected some of {', '.join(Canvas._fields)}"
-        )
-    seed = options["split_seed"]
-    if seed != int(seed) or seed < 0:
-        raise InputError(f"split_seed is {seed!r}; expected a whole number of at least 0")
-    return {**options, "canvas": canvas}
-
-
-def _composition(options: Mapping[str, Any]) -> Composition:
-    """How a composed set is made; its digits are long-tailed, so that no subset need be drawn."""
-    for name in ("class_counts", "max_count"):
-        if options[name]:
-            raise InputError(
-                f"data.{name} is {options[name]!r}, but {options['source']} has as many images as"
-                f" data.canvas.images says; expected {DEFAULTS[name]!r}, and data.imbalance for how"
-                " frequent its digits are"
-            )
-    imbalance = options["imbalance"] if has_tail(options) else 1.0
-    return Composition(
-        Canvas(**options["canvas"]),
-        options["validation_size"],
-        long_tailed_profile(
-            NUM_DIGITS, imbalance, options["imbalance_kind"], options["pareto_power"]
-        ),
-        int(options["split_seed"]),
+def _substituting(parts: _Parts, options: Mapping[str, Any]) -> _Parts:
+    """Has corrupt images replaced by others of the same part, never of another one."""
+    images = (parts.train_images, parts.validation_images)
+    labels = (parts.train_labels, parts.validation_labels)
+    if options["on_corrupt"] != "skip":
+        return parts
+    train, validation = (
+        x.substituting(y) if isinstance(x, StreamedImages) else x
+        for x, y in zip(images, labels, strict=True)
     )
-
-
-def _made(options: Mapping[str, Any]) -> dict[str, Any]:
-    """How made features are, which are long-tailed already."""
-    classes = options["num_classes"] or 10
-    return {
-        "seed": int(options["split_seed"]),
-        "num_classes": classes,
-        "max_count": options["max_count"] or 2000,
-        "imbalance": options["imbalance"] if has_tail(options) else 1.0,
-        "held_out": max(int(options["validation_size"]) // classes, 1),
-    }
+    return parts._replace(train_images=train, validation_images=validation)
 
 
 def _evenness(counts: Counts) -> str:

@@ -18,12 +18,14 @@ from lt_jax.data.canvas import COMPOSED, Composition, compose
 from lt_jax.data.checks import Labels
 from lt_jax.data.feature_files import read_feature_folder
 from lt_jax.data.made import made_features
+from lt_jax.data.reading import NO_LISTS, Lists, Reading
+from lt_jax.data.workers import Workers
 from lt_jax.errors import InputError
 from lt_jax.longtail import long_tailed_indices
 from lt_jax.npz import read_npz
 
 DIGITS_TEST_PER_CLASS = 50
-_FORMS = ("tfds", "arrays", "features", "made_features")
+_FORMS = ("tfds", "folder", "arrays", "features", "made_features")
 ARRAY_KEYS = ("x_train", "y_train", "x_test", "y_test")
 NAME_KEYS = ("class_names", "label_names")
 
@@ -62,9 +64,14 @@ def load_source(
     num_classes: int = 0,
     train_split: str = "train",
     test_split: str = "test",
+    validation_split: str = "",
+    lists: Lists = NO_LISTS,
     download: bool = False,
     image_size: int = 0,
+    resize: str = "stretch",
     stream: bool = False,
+    workers: int = 0,
+    on_corrupt: str = "refuse",
     composition: Composition | None = None,
     made: Mapping[str, Any] | None = None,
 ) -> Source:
@@ -75,6 +82,8 @@ def load_source(
     ``tfds:<name>``      an image set of TensorFlow Datasets with one label or several an image,
                          prepared as array_record (read without TensorFlow) or tfrecord (with
                          it); ``<name>/<config>`` and ``<name>:<version>`` work too
+    ``folder:<path>``    images in ``<path>/<split>/<class>/``, or those on list files, see
+                         `lt_jax.data.folder_source` and `lt_jax.data.lists`
     ``arrays:<file>``    an .npz file with x_train, y_train, x_test, y_test, maybe class_names (or
                          label_names): images or feature vectors, one label or several each
     ``multi_digits``     several of the digits on a canvas, see `lt_jax.data.canvas.compose`
@@ -87,13 +96,20 @@ def load_source(
     Args:
       source: one of these forms.
       data_dir: where prepared TFDS directories lie, by default where TFDS looks itself; for
-        ``arrays`` the folder that a relative file name is relative to.
+        ``arrays``, ``folder`` and list files the folder that a relative name is relative to.
       num_classes: C; 0 takes it from the data.
-      train_split: TFDS split to train on, such as ``"train+validation"``.
-      test_split: TFDS split to test on, such as ``"test[:50%]"``.
+      train_split: TFDS split to train on, such as ``"train+validation"``; or sub-folder.
+      test_split: TFDS split to test on, such as ``"test[:50%]"``; or sub-folder.
+      validation_split: the same to select on; empty for none.
+      lists: list files that say which images are in each split of a TFDS set or a folder.
       download: whether TFDS may download and prepare a set that is not there.
-      image_size: of TFDS sets: side in pixels that every image gets; 0 for as they are.
-      stream: of TFDS sets: whether images are read when they are needed.
+      image_size: of TFDS sets and folders, like all below: side in pixels that every image gets; 0
+        for as they are.
+      resize: how: ``"stretch"`` or ``"crop"``, see `lt_jax.data.decoding.Decoding`.
+      stream: whether images are read when they are needed.
+      workers: processes that decode them; 0 for threads.
+      on_corrupt: what an image that cannot be decoded is: ``"refuse"``, an error; or ``"skip"``,
+        replaced, see `StreamedImages.substituting`.
       composition: how composed sets are made; with its defaults if None.
       made: how made features are, for `lt_jax.data.made.made_features`; with its defaults if None.
 
@@ -111,25 +127,27 @@ def load_source(
     known = source == "digits" or source in COMPOSED or (form in _FORMS and rest)
     if not known:
         raise InputError(
-            f"data source is {source!r}; expected 'digits', 'tfds:<name>', 'arrays:<file.npz>',"
-            " 'features:<folder>', 'made_features:<modes>', or one of the composed sets"
+            f"data source is {source!r}; expected 'digits', 'tfds:<name>', 'folder:<path>',"
+            " 'arrays:<file.npz>', 'features:<folder>', 'made_features:<modes>', or one of the"
+            " composed sets"
             f" {' and '.join(map(repr, COMPOSED))}"
         )
-    if form == "tfds":
-        # Imported late, like TFDS itself: most programs never need it.
-        from lt_jax.data import tfds_source
-
-        loaded = tfds_source.read(
-            rest,
-            data_dir=data_dir,
-            train_split=train_split,
-            test_split=test_split,
-            download=download,
-            image_size=image_size,
-            stream=stream,
-        )
-        return _checked(source, "images", "labels", *loaded, num_classes=num_classes)
-    _check_only_tfds(form, (train_split, test_split), image_size, stream)
+    names = {"train_split": train_split, "test_split": test_split}
+    names["validation_split"] = validation_split
+    if form in ("tfds", "folder"):
+        pool = Workers(workers) if workers else None
+        reading = Reading(image_size, resize, stream, on_corrupt == "skip", pool)
+        asked: dict[str, Any] = {
+            **names,
+            "lists": lists,
+            "num_classes": num_classes,
+            "reading": reading,
+        }
+        loaded = _read_files(form, rest, data_dir, download, asked)
+        return _with_validation(source, "images", "labels", *loaded, num_classes=num_classes)
+    asked = {"image_size": image_size, "resize": resize, "stream": stream, "workers": workers}
+    asked |= {f"{name}_list": file for name, file in lists._asdict().items()}
+    _check_only_files(form, {**names, **asked, "on_corrupt": on_corrupt})
     if form == "digits":
         return _checked(source, "images", "labels", *_read_digits(), num_classes=num_classes)
     if form == "features":
@@ -144,13 +162,34 @@ def load_source(
     return _composed(source, digits, composition or Composition(), num_classes)
 
 
-def _check_only_tfds(form: str, splits: tuple[str, str], image_size: int, stream: bool) -> None:
-    for split, only in zip(splits, ("train", "test"), strict=True):
-        if split != only:
-            raise InputError(f"{only}_split is {split!r}; {form!r} has only the split {only!r}")
-    for name, value in (("image_size", image_size), ("stream", stream)):
-        if value:
-            raise InputError(f"{name} is {value!r}; expected {type(value)()!r} for {form!r}")
+def _read_files(
+    form: str, name: str, data_dir: str, download: bool, asked: Mapping[str, Any]
+) -> tuple[Any, Any, Any, Sequence[str]]:
+    """Train, validation, test and class names of image files."""
+    # Imported late, like TFDS itself: most programs never need them.
+    if form == "folder":
+        from lt_jax.data import folder_source
+
+        loaded = folder_source.read(name, data_dir=data_dir, **asked)
+    else:
+        from lt_jax.data import tfds_source
+
+        loaded = tfds_source.read(name, data_dir=data_dir, download=download, **asked)
+    train, test, names, validation = loaded
+    return train, validation, test, names
+
+
+def _check_only_files(form: str, asked: Mapping[str, Any]) -> None:
+    """Refuses what is for files of images only."""
+    own = {"train_split": "train", "test_split": "test", "resize": "stretch"}
+    own["on_corrupt"] = "refuse"
+    for name, value in asked.items():
+        expected = own.get(name, type(value)())
+        if value == expected:
+            continue
+        if name in ("train_split", "test_split"):
+            raise InputError(f"{name} is {value!r}; {form!r} has only the split {expected!r}")
+        raise InputError(f"{name} is {value!r}; expected {expected!r} for {form!r}")
 
 
 def _composed(name: str, digits: Source, composition: Composition, num_classes: int) -> Source:
@@ -171,11 +210,12 @@ def _with_validation(
     train: tuple[Any, np.ndarray],
     validation: tuple[Any, np.ndarray] | None,
     test: tuple[Any, np.ndarray],
+    class_names: Sequence[str] = (),
     *,
     num_classes: int,
 ) -> Source:
     """A `Source` of a set that may have its own validation split."""
-    source = _checked(name, x, y, train, test, (), num_classes=num_classes)
+    source = _checked(name, x, y, train, test, class_names, num_classes=num_classes)
     if validation is None:
         return source
     if not len(validation[1]):  # none was asked for

@@ -8,7 +8,7 @@ there.
 from __future__ import annotations
 
 import contextlib
-import io
+import copy
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.data.decoding import Decoding
+from lt_jax.data.substitutes import Substitutes
+from lt_jax.data.workers import Workers
 from lt_jax.errors import InputError, first_line
 
 Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[Any] | Sequence[int]
+Named = str | Callable[[int], str]
 
 READ_AHEAD = 64  # images at least
+CHUNK = 16  # images at most that a thread or process reads at once: one by one costs a tenth more
 
 
 class StreamedImages:
@@ -46,21 +51,30 @@ class StreamedImages:
 
     def __init__(
         self,
-        load: Callable[[int], Images],
+        load: Callable[[int], Any],
         count: int,
         image_shape: tuple[int, ...],
         *,
-        what: str = "the images",
+        what: Named = "the images",
+        decoding: Decoding | None = None,
+        workers: Workers | None = None,
     ) -> None:
         """Takes a way to read one image, and reads none.
 
         Args:
-          load: the image of an index below `count`, uint8 ``[H, W, C]``; several threads call it.
+          load: what there is of an index below `count`: an encoded file, or pixels; several threads
+            call it. For worker processes it must be possible to pickle it.
           count: how many there are, N.
           image_shape: ``(H, W, C)``.
-          what: what to call them in the sentence about one that cannot be read.
+          what: what to call them in the sentence about one that cannot be read; or a function that
+            names the one of an index.
+          decoding: makes pixels of what `load` gives; None if it gives images of that shape.
+          workers: processes that load and decode; threads of this one if None.
         """
-        self._load, self._what = load, what
+        self._load, self._what, self._decoding = load, what, decoding
+        self._workers = workers
+        self._number = workers.register(load) if workers else 0
+        self._substitutes: Substitutes | None = None
         self._rows = np.arange(count)
         self._image_shape = tuple(image_shape)
 
@@ -75,9 +89,39 @@ class StreamedImages:
 
     def __getitem__(self, indices: Indices) -> StreamedImages:
         """Those images, in that order, unread."""
-        part = StreamedImages(self._load, 0, self._image_shape, what=self._what)
+        part = copy.copy(self)
         part._rows = self._rows[np.asarray(indices, np.int64)]
         return part
+
+    def cropping(self, smallest_area: float) -> StreamedImages:
+        """The same images, of which `batches` with draws gives random crops.
+
+        Args:
+          smallest_area: see `lt_jax.data.decoding.Decoding`; 0 for none.
+
+        Returns:
+          A new object.
+        """
+        same = copy.copy(self)
+        if self._decoding is not None:
+            same._decoding = self._decoding._replace(smallest_area=smallest_area)
+        return same
+
+    def substituting(self, labels: npt.NDArray[Any]) -> StreamedImages:
+        """The same images, of which one that cannot be decoded is replaced instead of refused.
+
+        By the next one of these images that has the same labels, after the last comes the first;
+        if there is none, by grey. So it depends on nothing but the images. Each is named once.
+
+        Args:
+          labels: of the images, ``[N]`` or ``[N, C]``.
+
+        Returns:
+          A new object; parts of it take their substitutes from all of it.
+        """
+        same = copy.copy(self)
+        same._substitutes = Substitutes(self._rows, labels)
+        return same
 
     def read(self, indices: Indices) -> Images:
         """Reads some images.
@@ -92,14 +136,20 @@ class StreamedImages:
           InputError: if one cannot be read.
         """
         indices = np.asarray(indices, np.int64)
-        with contextlib.closing(self._stream(indices, READ_AHEAD)) as images:
-            return self._together(images, len(indices))
+        if not len(indices):
+            return np.empty((0, *self._image_shape), np.uint8)
+        with contextlib.closing(self._stream(self._items(indices[None], None))) as chunks:
+            return self._together(chunks, len(indices))
 
-    def batches(self, rows: npt.NDArray[Any]) -> Iterator[Images]:
+    def batches(
+        self, rows: npt.NDArray[Any], draws: npt.NDArray[Any] | None = None
+    ) -> Iterator[Images]:
         """Reads batches, one or two ahead of the one in use.
 
         Args:
           rows: the indices of each batch, integers ``[M, B]``, such as what is left of an epoch.
+          draws: what the random crop of each depends on, ``[M, B, K]`` numbers of at least 0;
+            without them, or if `cropping` was not asked for, nothing is random.
 
         Yields:
           The images of the next row, uint8 ``[B, H, W, C]``. Closing the iterator stops its
@@ -109,71 +159,116 @@ class StreamedImages:
           InputError: if an image cannot be read.
         """
         rows = np.asarray(rows, np.int64)
-        ahead = max(2 * rows.shape[1], READ_AHEAD)
-        with contextlib.closing(self._stream(rows.ravel(), ahead)) as images:
+        with contextlib.closing(self._stream(self._items(rows, draws))) as chunks:
             for row in rows:
-                yield self._together(images, len(row))
+                yield self._together(chunks, len(row))
 
-    def _together(self, images: Iterator[Images], count: int) -> Images:
+    def _items(self, rows: npt.NDArray[Any], draws: npt.NDArray[Any] | None) -> _Chunks:
+        """What is to be read: the number of each image, and the numbers that it is cropped by."""
+        items = self._rows[rows][..., None]
+        if draws is not None:
+            items = np.concatenate([items, draws], axis=-1)
+        return _Chunks(items, min(max(items.shape[1] // CHUNK, 1), CHUNK))
+
+    def _together(self, chunks: Iterator[list[Images] | InputError], count: int) -> Images:
         batch = np.empty((count, *self._image_shape), np.uint8)
-        for i in range(count):
-            batch[i] = next(images)
+        done = 0
+        while done < count:
+            chunk = next(chunks)
+            if isinstance(chunk, InputError):
+                raise chunk
+            for image in chunk:
+                batch[done] = image
+                done += 1
         return batch
 
-    def _stream(self, indices: npt.NDArray[Any], ahead: int) -> Any:
-        """An iterator over single images, in that order, to be closed.
+    def _stream(self, chunks: _Chunks) -> Any:
+        """An iterator over the images of each chunk, in that order, to be closed.
 
-        Decoding and resizing leave Python's lock, so threads are enough.
+        Decoding and resizing leave Python's lock, so threads are enough for some cores; with
+        processes the threads only wait for them.
         """
         import grain
 
-        options = grain.ReadOptions(num_threads=_num_threads(), prefetch_buffer_size=ahead)
-        dataset = grain.MapDataset.source(self._rows[indices]).map(self._one)
-        return iter(dataset.to_iter_dataset(options))
+        ahead = max(2 * chunks.per_row, -(-READ_AHEAD // chunks.size))
+        threads = 2 * self._workers.count if self._workers else _num_threads()
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
+        return iter(grain.MapDataset.source(chunks).map(self._told).to_iter_dataset(options))
 
-    def _one(self, row: int) -> Images:
-        with naming_image(int(row), self._what):
-            return self._load(int(row))
+    def _told(self, items: npt.NDArray[Any]) -> list[Images] | InputError:
+        """Images of a chunk, or the error: Grain adds lines to what is raised in its threads."""
+        try:
+            return self._chunk(items)
+        except InputError as error:
+            return error
+
+    def _chunk(self, items: npt.NDArray[Any]) -> list[Images]:
+        if self._workers:
+            found = self._workers.run(_read, self._number, self._decoding, items)
+        else:
+            found = _read(self._load, self._decoding, items)
+        return [
+            self._instead(item, image) if isinstance(image, str) else image
+            for item, image in zip(items, found, strict=True)
+        ]
+
+    def _instead(self, item: npt.NDArray[Any], reason: str) -> Images:
+        """What stands for an image that cannot be read."""
+        row = int(item[0])
+        sentence = f"{self._named(row)} cannot be read: {reason}"
+        if self._substitutes is None:
+            raise InputError(sentence)
+        for other in self._substitutes.of(row):
+            (image,) = _read(self._load, self._decoding, np.array([[other, *item[1:]]]))
+            if not isinstance(image, str):
+                self._substitutes.tell(row, f"{sentence}; {self._named(other)} stands for it")
+                return image
+        self._substitutes.tell(row, f"{sentence}; grey stands for it")
+        return np.full(self._image_shape, 128, np.uint8)
+
+    def _named(self, row: int) -> str:
+        return self._what(row) if callable(self._what) else f"image {row} of {self._what}"
+
+
+class _Chunks:
+    """Batches of items ``[M, B, K]`` in pieces of a size, of which none is of two batches."""
+
+    def __init__(self, items: npt.NDArray[Any], size: int) -> None:
+        self._items, self.size = items, size
+        self.per_row = -(-items.shape[1] // size)
+
+    def __len__(self) -> int:
+        return len(self._items) * self.per_row
+
+    def __getitem__(self, index: int) -> npt.NDArray[Any]:
+        row, piece = divmod(index, self.per_row)
+        return self._items[row, piece * self.size : (piece + 1) * self.size]
+
+
+def _read(
+    load: Callable[[int], Any], decoding: Decoding | None, items: npt.NDArray[Any]
+) -> list[Images | str]:
+    """The image of each item ``(index, *draw)``, or the reason why it cannot be read."""
+    return [_read_one(load, decoding, item.tolist()) for item in items]
+
+
+def _read_one(
+    load: Callable[[int], Any], decoding: Decoding | None, item: list[int]
+) -> Images | str:
+    index, *draw = item
+    try:
+        image = load(index)
+        return decoding(image, draw or None) if decoding else image
+    except Exception as error:  # damaged files raise all kinds
+        return why(error)
+
+
+def why(error: BaseException) -> str:
+    """What an exception says of an image, without what differs from one time to the next."""
+    return re.sub(r" <[\w.]+ object at 0x\w+>", "", first_line(error))
 
 
 def _num_threads() -> int:
     """Two for each core that this process may use, as some of them wait for files."""
     has_affinity = hasattr(os, "sched_getaffinity")
     return 2 * (len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
-
-
-@contextlib.contextmanager
-def naming_image(index: int, what: str) -> Iterator[None]:
-    """Makes one sentence, with the index, of whatever is raised for an image."""
-    try:
-        yield
-    except Exception as error:  # damaged files raise all kinds
-        reason = re.sub(r" <[\w.]+ object at 0x\w+>", "", first_line(error))
-        raise InputError(f"image {index} of {what} cannot be read: {reason}") from error
-
-
-def decode_image(image: bytes | Images, image_size: int) -> Images:
-    """An image as RGB of a given size, whatever its own proportions.
-
-    Bilinear with antialiasing, as is usual in multi-label recognition: no object is cut off.
-
-    Args:
-      image: an encoded file (JPEG, PNG, ...), or pixels, uint8 ``[H, W, 3]`` or grey
-        ``[H, W, 1]``.
-      image_size: S, in pixels.
-
-    Returns:
-      uint8 ``[S, S, 3]``; grey images have three equal channels.
-
-    Example:
-      >>> decode_image(np.full((4, 6, 1), 9, np.uint8), 2).tolist()
-      [[[9, 9, 9], [9, 9, 9]], [[9, 9, 9], [9, 9, 9]]]
-    """
-    from PIL import Image
-
-    if isinstance(image, bytes):
-        opened: Image.Image = Image.open(io.BytesIO(image))
-    else:
-        opened = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    size = (image_size, image_size)
-    return np.asarray(opened.convert("RGB").resize(size, Image.Resampling.BILINEAR))

@@ -1,0 +1,163 @@
+"""Folders of images: a sub-folder for each class, or list files that say what is what."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lt_jax.data.decoding import decode_image
+from lt_jax.data.lists import Listed, class_names, read_lists
+from lt_jax.data.reading import Lists, Reading, Split, decoded, stacked
+from lt_jax.errors import InputError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+ALSO_TEST = ("val", "validation")  # where ``test`` is called so
+
+
+def read(
+    folder: str,
+    *,
+    data_dir: str,
+    train_split: str,
+    test_split: str,
+    validation_split: str,
+    lists: Lists,
+    num_classes: int,
+    reading: Reading,
+) -> tuple[Split, Split, Sequence[str], Split | None]:
+    """Reads a folder of images.
+
+    Either ``<folder>/<split>/<class>/*.jpg``, classes in the order of their names; or what list
+    files say, whose paths are relative to the folder.
+
+    Args:
+      folder: its path, relative to `data_dir` if that is given.
+      data_dir: also what the names of list files are relative to.
+      train_split: sub-folder to train on.
+      test_split: sub-folder to test on; where there is no ``test``, ``val`` or ``validation``.
+      validation_split: sub-folder to select on; empty for none.
+      lists: list files instead.
+      num_classes: of multi-label lists; 0 for the largest label + 1.
+      reading: what images to make of them.
+
+    Returns:
+      (images, labels) of train and of test, class names or nothing, and validation or None.
+
+    Raises:
+      InputError: if there is no such folder, it is not of this form, a listed file is missing, or
+        an image cannot be decoded.
+    """
+    reading.check()
+    _check_installed()
+    root = Path(os.path.expanduser(data_dir or ""), os.path.expanduser(folder))
+    if not root.is_dir():
+        raise InputError(f"data source is 'folder:{folder}', but there is no folder {root}")
+    if any(lists):
+        train, test, validation = read_lists(lists, data_dir, num_classes)
+        splits = [train, test, *([validation] if validation else [])]
+        names: Sequence[str] = class_names(splits)
+    else:
+        test_split = _existing(root, test_split)
+        asked = [train_split, test_split, *([validation_split] if validation_split else [])]
+        splits, names = _by_class(root, asked)
+    loaded = [_load(root, split, reading) for split in splits]
+    return loaded[0], loaded[1], names, loaded[2] if len(loaded) > 2 else None
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("grain", "PIL") if not importlib.util.find_spec(name)]
+    if missing:
+        raise InputError(
+            f"folders of images need {' and '.join(missing)}: pip install 'lt_jax[images]'"
+        )
+
+
+class Files:
+    """The content of files by number; small when pickled, for worker processes."""
+
+    def __init__(self, root: Path, paths: Sequence[str]) -> None:
+        """Reads none.
+
+        Args:
+          root: folder that the paths are relative to.
+          paths: of the files.
+        """
+        self._root, self._paths = str(root), np.array([os.fsencode(path) for path in paths])
+
+    def __call__(self, index: int) -> bytes:
+        """The content of a file."""
+        return Path(self.path(index)).read_bytes()
+
+    def path(self, index: int) -> str:
+        """Where it is."""
+        return os.path.join(self._root, os.fsdecode(bytes(self._paths[index])))
+
+
+def _load(root: Path, split: Listed, reading: Reading) -> Split:
+    files, count = Files(root, split.paths), len(split.paths)
+    missing = next((i for i in range(count) if not os.path.isfile(files.path(i))), None)
+    if missing is not None:
+        raise InputError(f"{split.file} lists {files.path(missing)}, and there is no such file")
+    if reading.image_size:
+        return reading.images(files, count, files.path, split.labels), split.labels
+    images = (decoded(partial(_decode, files, i), files.path(i)) for i in range(count))
+    return stacked(images, count, str(split.file)), split.labels
+
+
+def _decode(files: Files, index: int) -> npt.NDArray[Any]:
+    return decode_image(files(index))
+
+
+def _existing(root: Path, test_split: str) -> str:
+    """The sub-folder to test on."""
+    if test_split != "test" or (root / test_split).is_dir():
+        return test_split
+    return next((name for name in ALSO_TEST if (root / name).is_dir()), test_split)
+
+
+def _by_class(root: Path, names: Sequence[str]) -> tuple[list[Listed], list[str]]:
+    """Splits of a sub-folder each, which all have the same classes."""
+    for name in names:
+        if not (root / name).is_dir():
+            there = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "none"
+            raise InputError(
+                f"{root} has no sub-folder {name!r}; expected some of its sub-folders, {there}, as"
+                " data.train_split and data.test_split, or list files"
+            )
+    if len(set(names)) < len(names):
+        raise InputError(f"the splits of {root} are {', '.join(names)}; expected different ones")
+    classes = [_sub_folders(root / name) for name in names]
+    for name, found in zip(names, classes, strict=True):
+        different = sorted(set(found) ^ set(classes[0]))
+        if different:
+            raise InputError(
+                f"{root / names[0]} has {len(classes[0])} classes and {root / name} {len(found)},"
+                f" which differ in {different[0]!r}; expected the same sub-folders in both"
+            )
+    return [_listed(root, name, classes[0]) for name in names], classes[0]
+
+
+def _sub_folders(folder: Path) -> list[str]:
+    found = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
+    if not found:
+        raise InputError(f"{folder} has no sub-folders; expected one for each class")
+    return found
+
+
+def _listed(root: Path, name: str, classes: Sequence[str]) -> Listed:
+    paths, labels = [], []
+    for label, one in enumerate(classes):
+        entries = (e.name for e in os.scandir(root / name / one) if e.name[0] != ".")
+        files = sorted(file for file in entries if file.lower().endswith(ENDINGS))
+        paths += [f"{name}/{one}/{file}" for file in files]
+        labels += [label] * len(files)
+    if not paths:
+        raise InputError(f"{root / name} has no images; expected files such as *.jpg, *.png")
+    return Listed(root / name, paths, np.array(labels, np.int32))

@@ -1,0 +1,69 @@
+"""Labels of large sets, remembered from one start to the next.
+
+In prepared TFDS sets labels lie between the images, so that finding them reads everything:
+more than a hundred gigabytes of ImageNet, at each start and each resumption.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+LARGE = 1_000_000_000  # bytes: what is smaller is read within seconds
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def remembered(files: Sequence[str], what: str, read: Callable[[], Arrays]) -> Arrays:
+    """What was read from files, or is known from an earlier start.
+
+    It is kept in the user's cache (``$XDG_CACHE_HOME`` or ``~/.cache``, folder ``lt_jax``), under a
+    name that changes when a file does. Where that cannot be written, everything is read each time.
+
+    Args:
+      files: that are read; in all at least a gigabyte, or nothing is kept.
+      what: of them is read.
+      read: reads it.
+
+    Returns:
+      Arrays by name.
+    """
+    try:
+        stats = [os.stat(file) for file in files]
+    except OSError:  # somewhere else than on this machine
+        return read()
+    if sum(stat.st_size for stat in stats) < LARGE:
+        return read()
+    facts = [what, [[f, s.st_size, s.st_mtime_ns] for f, s in zip(files, stats, strict=True)]]
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lt_jax"
+    path = cache / f"labels-{name}.npz"
+    with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile), np.load(path) as f:
+        return dict(f)
+    arrays = read()
+    with contextlib.suppress(OSError):
+        _write(path, arrays)
+    return arrays
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    """Writes a file whole or not at all, also if several processes do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    try:
+        with os.fdopen(number, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,185 @@
+"""List files: which images are in a split, with their labels.
+
+The form of the public lists of ImageNet-LT and Places-LT: a line for each image, its path and the
+number of its class (``train/n01440764/n01440764_190.JPEG 0``). Several labels have commas between
+them (``a.jpg 3,17``), and ``-`` is none.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lt_jax.data.reading import Lists
+from lt_jax.errors import InputError, first_line
+
+
+class Listed(NamedTuple):
+    """A split as its list has it.
+
+    Attributes:
+      file: of the list.
+      paths: of its images, ``[N]``.
+      labels: int32 ``[N]``, or multi-hot uint8 ``[N, C]``.
+    """
+
+    file: Path
+    paths: list[str]
+    labels: npt.NDArray[Any]
+
+
+def read_lists(
+    lists: Lists, data_dir: str, num_classes: int
+) -> tuple[Listed, Listed, Listed | None]:
+    """The splits that list files describe.
+
+    Args:
+      lists: their names.
+      data_dir: what relative names are relative to.
+      num_classes: C of multi-label lists; 0 for the largest label + 1.
+
+    Returns:
+      Train, test and, if it has a list, validation.
+
+    Raises:
+      InputError: if a file is missing, a line has another form, or an image is in two splits.
+    """
+    for name in ("train", "test"):
+        if not getattr(lists, name):
+            raise InputError(
+                f"data.{name}_list is ''; expected a list file, as others of data.train_list,"
+                " data.test_list and data.validation_list are given"
+            )
+    names = [name for name in lists if name]
+    files = [Path(os.path.expanduser(data_dir or ""), os.path.expanduser(n)) for n in names]
+    read = [list(_lines(file)) for file in files]
+    paths = [[path for path, _ in lines] for lines in read]
+    _check_apart(files, paths)
+    targets = _targets([[label for _, label in lines] for lines in read], num_classes)
+    train, test, *validation = map(Listed, files, paths, targets)
+    return train, test, validation[0] if validation else None
+
+
+def class_names(listed: Sequence[Listed]) -> tuple[str, ...]:
+    """The folders that the images of each class lie in, if they tell classes apart, else nothing.
+
+    Args:
+      listed: splits with one label an image.
+
+    Returns:
+      A name for each class, or an empty tuple.
+
+    Example:
+      >>> class_names([Listed(Path("a"), ["x/cat/1.jpg", "x/dog/1.jpg"], np.array([0, 1]))])
+      ('cat', 'dog')
+    """
+    if listed[0].labels.ndim == 2:
+        return ()
+    found: dict[int, set[str]] = defaultdict(set)
+    for split in listed:
+        for path, label in zip(split.paths, split.labels.tolist(), strict=True):
+            found[label].add(PurePosixPath(path).parent.name)
+    one_each = all(len(names) == 1 and all(names) for names in found.values())
+    names = [min(found[c]) for c in sorted(found)]
+    complete = sorted(found) == list(range(len(found)))
+    return tuple(names) if one_each and complete and len(set(names)) == len(names) else ()
+
+
+def matched(listed: Listed, names: Sequence[str], what: str) -> npt.NDArray[np.int64]:
+    """Which examples of a set a list means, by the names of their files.
+
+    A list and a set rarely agree on all folders: ``train/bazaar-outdoor/00000001.jpg`` is
+    ``data_256/b/bazaar/outdoor/00000001.jpg`` elsewhere. The end of the path decides, as far back
+    as needed to tell files of one name apart.
+
+    Args:
+      listed: from `read_lists`.
+      names: of the files of all examples, in order.
+      what: what to call the set in a sentence.
+
+    Returns:
+      Numbers of the examples, in the order of the list.
+
+    Raises:
+      InputError: for a file that is not there, or of which there are several.
+
+    Example:
+      >>> one = Listed(Path("a"), ["val/cat/2.jpg"], np.array([0]))
+      >>> matched(one, ["v/dog/2.jpg", "v/cat/2.jpg", "v/cat/3.jpg"], "cats")
+      array([1])
+    """
+    known: dict[str, list[int]] = defaultdict(list)
+    for i, name in enumerate(names):
+        known[name.rpartition("/")[2]].append(i)
+    result = np.zeros(len(listed.paths), np.int64)
+    for row, path in enumerate(listed.paths):
+        found = known.get(path.rpartition("/")[2], [])
+        if len(found) > 1:
+            agreeing = [_common_end(path, names[i]) for i in found]
+            found = [i for i, n in zip(found, agreeing, strict=True) if n == max(agreeing)]
+        if len(found) != 1:
+            raise InputError(
+                f"{listed.file} lists {path}, of which {what} has {len(found) or 'no'} files"
+                f"{' of that name' if found else ''}; expected one"
+            )
+        result[row] = found[0]
+    return result
+
+
+def _common_end(path: str, name: str) -> int:
+    """Parts that two paths have in common at their end."""
+    parts = [list(reversed(p.replace("-", "/").split("/"))) for p in (path, name)]
+    pairs = zip(*parts, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(map(len, parts)))
+
+
+def _lines(file: Path) -> Iterator[tuple[str, list[int]]]:
+    """Path and labels of each line."""
+    try:
+        with lzma.open(file, "rt") if file.suffix == ".xz" else file.open() as lines:
+            text = lines.read().splitlines()
+    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise InputError(f"list file {file} cannot be read: {first_line(error)}") from error
+    found = [(n, line.rsplit(None, 1)) for n, line in enumerate(text, 1) if line.strip()]
+    if not found:
+        raise InputError(f"list file {file} is empty; expected lines such as 'train/cat/1.jpg 0'")
+    for number, parts in found:
+        labels = [] if parts[-1] == "-" else parts[-1].split(",")
+        if len(parts) != 2 or not all(label.isdecimal() for label in labels):
+            raise InputError(
+                f"line {number} of {file} is {' '.join(parts)!r}; expected a path and the number of"
+                " its class, such as 'train/cat/1.jpg 0', or of several, such as 'a.jpg 3,17'"
+            )
+        yield parts[0].replace("\\", "/"), [int(label) for label in labels]
+
+
+def _targets(splits: Sequence[list[list[int]]], num_classes: int) -> list[npt.NDArray[Any]]:
+    if all(len(labels) == 1 for split in splits for labels in split):
+        return [np.array(split, np.int32)[:, 0] for split in splits]
+    largest = max(max(labels, default=0) for split in splits for labels in split)
+    if num_classes and largest >= num_classes:
+        raise InputError(f"the lists hold the label {largest}, outside {num_classes} classes")
+    targets = [np.zeros((len(split), num_classes or largest + 1), np.uint8) for split in splits]
+    for split, target in zip(splits, targets, strict=True):
+        for row, labels in zip(target, split, strict=True):
+            row[labels] = 1
+    return targets
+
+
+def _check_apart(files: Sequence[Path], paths: Sequence[list[str]]) -> None:
+    """Refuses splits that share images, of which the scores would say nothing."""
+    for i, file in enumerate(files):
+        for j in range(i):
+            shared = set(paths[i]) & set(paths[j])
+            if shared:
+                raise InputError(
+                    f"{files[j]} and {file} have {len(shared)} images in common, such as"
+                    f" {min(shared)}; expected none"
+                )

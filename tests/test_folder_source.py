@@ -1,0 +1,225 @@
+"""Folders of images and list files: what is in them, in which order, and what is refused."""
+
+import lzma
+import warnings
+
+import numpy as np
+import pytest
+
+from lt_jax.data import StreamedImages, load_dataset
+from lt_jax.errors import InputError
+
+pytest.importorskip("grain")
+Image = pytest.importorskip("PIL.Image")
+
+CLASSES = ("ant", "bee", "cat")
+COUNTS = {"train": (6, 4, 3), "val": (2, 2, 2), "test": (1, 2, 1)}
+
+
+def pixels(split, c, i):
+    """An image of its own, of one of two sizes."""
+    rng = np.random.default_rng([len(split), c, i])
+    return rng.integers(0, 256, ((12, 9, 3), (8, 10, 3))[i % 2]).astype(np.uint8)
+
+
+def write(root, splits=("train", "val"), counts=COUNTS):
+    for split in splits:
+        for c, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(counts[split][c]):
+                Image.fromarray(pixels(split, c, i)).save(folder / f"{i}.png")
+    (root / "train/ant/notes.txt").write_text("no image")
+    (root / "train/ant/.hidden.png").write_text("no image")
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path)
+
+
+def load(folder, **options):
+    options = {"image_size": 8, "imbalance": 0, "validation_size": 0, **options}
+    return load_dataset({"source": f"folder:{folder}", **options})
+
+
+def arrays(images):
+    return images.read(np.arange(len(images))) if isinstance(images, StreamedImages) else images
+
+
+def resized(split, order=None):
+    """Pixels and labels as they have to come out, in the order of the names."""
+    order = order or [(c, i) for c in range(3) for i in range(COUNTS[split][c])]
+    images = [Image.fromarray(pixels(split, *pair)).resize((8, 8), 2) for pair in order]
+    return np.stack([np.asarray(x) for x in images]), [c for c, _ in order]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_sub_folders_are_classes(folder, stream):
+    got = load(folder, stream=stream)
+    assert got.class_names == CLASSES
+    assert isinstance(got.train_images, StreamedImages) == stream
+    for images, labels, split in (
+        (got.train_images, got.train_labels, "train"),
+        (got.test_images, got.test_labels, "val"),
+    ):
+        expected, classes = resized(split)
+        np.testing.assert_array_equal(arrays(images), expected)
+        assert labels.tolist() == classes
+
+
+def test_test_is_preferred_and_validation_may_be_a_folder(tmp_path):
+    write(tmp_path, ("train", "val", "test"))
+    got = load(tmp_path, validation_split="val", stream=True)
+    np.testing.assert_array_equal(arrays(got.test_images), resized("test")[0])
+    np.testing.assert_array_equal(arrays(got.validation_images), resized("val")[0])
+    assert len(got.train_labels) == 13
+    assert load(tmp_path, test_split="val").test_labels.tolist() == resized("val")[1]
+
+
+def test_a_folder_with_validation_can_be_long_tailed_too(tmp_path):
+    write(tmp_path, ("train", "val", "test"))
+    got = load(tmp_path, validation_split="val", class_counts=(5, 2, 1))
+    assert got.class_counts.tolist() == [5, 2, 1]
+    assert len(got.validation_labels) == 6
+
+
+def test_images_of_one_size_need_none(tmp_path):
+    """Grey ones stay grey."""
+    for split in ("train", "test"):
+        for c in range(2):
+            (tmp_path / split / str(c)).mkdir(parents=True)
+            grey = np.full((5, 4), 10 * c, np.uint8)
+            Image.fromarray(grey).save(tmp_path / split / str(c) / "a.png")
+    got = load(tmp_path, image_size=0)
+    assert got.train_images.shape == (2, 5, 4, 1)
+    assert got.train_images[:, 0, 0, 0].tolist() == [0, 10]
+
+
+LINES = ["train/bee/1.png 1", "train/ant/0.png 0", "train/ant/3.png 0", "train/cat/2.png 2"]
+
+
+def write_list(folder, name, lines):
+    text = "\n".join(lines) + "\n"
+    path = folder / name
+    path.write_bytes(lzma.compress(text.encode()) if name.endswith("xz") else text.encode())
+    return str(path)
+
+
+@pytest.mark.parametrize("end", ["txt", "txt.xz"])
+def test_list_files_say_what_is_in_a_split(folder, end):
+    train = write_list(folder, f"a.{end}", LINES)
+    test = write_list(folder, f"b.{end}", ["val/cat/0.png 2", "val/ant/1.png 0", "", ""])
+    val = write_list(folder, f"c.{end}", ["train/bee/0.png 1"])
+    got = load(folder, train_list=train, test_list=test, validation_list=val, stream=True)
+    assert got.class_names == CLASSES
+    expected, classes = resized("train", [(1, 1), (0, 0), (0, 3), (2, 2)])
+    np.testing.assert_array_equal(arrays(got.train_images), expected)
+    assert got.train_labels.tolist() == classes
+    assert (got.test_labels.tolist(), got.validation_labels.tolist()) == ([2, 0], [1])
+    same = load(
+        folder.name, data_dir=str(folder.parent),
+        train_list=f"{folder.name}/a.{end}", test_list=f"{folder.name}/b.{end}",
+    )  # fmt: skip
+    np.testing.assert_array_equal(same.train_images, expected)
+
+
+def test_list_files_may_have_several_labels(folder):
+    train = write_list(folder, "a.txt", ["train/ant/0.png 0,2", "train/bee/0.png -"])
+    test = write_list(folder, "b.txt", ["val/cat/0.png 1", "val/bee/0.png 1"])
+    got = load(folder, train_list=train, test_list=test)
+    assert got.train_labels.tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert got.test_labels.tolist() == [[0, 1, 0], [0, 1, 0]]
+    assert load(folder, train_list=train, test_list=test, num_classes=5).num_classes == 5
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (["train/ant/0.png"], r"line 1 of .*a.txt is 'train/ant/0.png'; expected a path and the"),
+        (["train/ant/0.png 0", "train/ant/1.png x"], r"line 2 of .*a.txt is 'train/ant/1.png x'"),
+        (["train/ant/99.png 0"], r"a.txt lists .*train/ant/99.png, and there is no such file"),
+        (["val/cat/0.png 0"], r"a.txt and .*b.txt have 1 images in common, such as val/cat/0.png"),
+        ([""], r"a.txt is empty; expected lines such as 'train/cat/1.jpg 0'"),
+    ],
+)
+def test_lists_that_cannot_be_used_are_refused(folder, lines, sentence):
+    train = write_list(folder, "a.txt", lines)
+    test = write_list(folder, "b.txt", ["val/cat/0.png 2"])
+    with pytest.raises(InputError, match=sentence) as told:
+        load(folder, train_list=train, test_list=test)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"train_split": "all"}, r"has no sub-folder 'all'; .* its sub-folders, train, val, as"),
+        ({"test_split": "train"}, r"the splits of .* are train, train; expected different ones"),
+        ({"stream": True, "image_size": 0}, r"data.stream is True and data.image_size 0; expected"),
+        ({"resize": "crop", "image_size": 0}, r"data.resize is 'crop' and data.image_size 0"),
+        ({"image_size": 0}, r"train has images of more than one size, .*image_size=224"),
+        ({"train_list": "a.txt"}, r"data.test_list is ''; expected a list file, as others"),
+        ({"train_list": "a.txt", "test_list": "b.txt"}, r"list file a.txt cannot be read: "),
+        ({"source": "folder:/no/such"}, r"but there is no folder /no/such"),
+        ({"source": "digits"}, r"image_size is 8; expected 0 for 'digits'"),
+    ],
+)
+def test_folders_that_cannot_be_used_are_refused(folder, options, sentence):
+    with pytest.raises(InputError, match=sentence) as told:
+        load(folder, **options)
+    assert "\n" not in str(told.value)
+
+
+def test_other_classes_in_test_are_refused(folder):
+    (folder / "val/dog").mkdir()
+    with pytest.raises(InputError, match=r"train has 3 classes and .*val 4, .* differ in 'dog'"):
+        load(folder)
+
+
+def damage(folder):
+    (folder / "train/bee/1.png").write_bytes(b"")
+    whole = (folder / "train/bee/2.png").read_bytes()
+    (folder / "train/bee/2.png").write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize("options", [{}, {"image_size": 0}, {"stream": True}])
+def test_a_damaged_file_is_named(folder, options):
+    for path in folder.rglob("*.png"):  # of one size
+        Image.new("RGB", (8, 8)).save(path)
+    damage(folder)
+    with pytest.raises(InputError, match=r"train/bee/1.png cannot be read: [^\n]+$"):
+        arrays(load(folder, **options).train_images)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_damaged_file_is_replaced_by_the_next_of_its_class(folder, stream):
+    damage(folder)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        got = load(folder, on_corrupt="skip", stream=stream)
+        images = [arrays(got.train_images) for _ in range(2)]
+    whole = resized("train")[0]
+    expected = whole.copy()
+    expected[[7, 8]] = whole[9]  # bees 1 and 2 become bee 3
+    np.testing.assert_array_equal(images, [expected, expected])
+    sentences = {str(w.message) for w in told if "cannot be read" in str(w.message)}
+    assert len(sentences) == len([w for w in told if "cannot be read" in str(w.message)]) == 2
+    assert any("train/bee/1.png" in s and "train/bee/3.png stands for it" in s for s in sentences)
+
+
+def test_a_damaged_file_is_never_replaced_by_one_of_validation(folder):
+    """With two bees left to train on, of which one is damaged, the other stands for it."""
+    damage(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for seed in range(4):
+            got = load(
+                folder, on_corrupt="skip", stream=True, validation_size=5, split_seed=seed,
+                normalization="imagenet",
+            )  # fmt: skip
+            train = {image.tobytes() for image in arrays(got.train_images)}
+            validation = {image.tobytes() for image in arrays(got.validation_images)}
+            grey = np.full((8, 8, 3), 128, np.uint8).tobytes()
+            assert not train & validation - {grey}
