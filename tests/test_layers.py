@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lt_jax"
 LAYERS = (
-    ("errors", "npz", "longtail", "sharding", "environment"),
+    ("errors", "npz", "longtail", "sharding", "environment", "tpu_vm", "tpu_vm_resume"),
     ("losses", "objectives", "augment", "autoaugment", "metrics", "models", "optimizers"),
     (
         "data",
