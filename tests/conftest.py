@@ -1,14 +1,27 @@
 """What every test shares: eight virtual CPU devices, the reference values, float64 on demand."""
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
-# Before jax is imported anywhere: sharding is tested on devices that every machine has.
+# Before jax is imported anywhere, and for processes that tests start: sharding is tested on devices
+# that every machine has.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-).strip()
+if "PYTEST_XDIST_WORKER" not in os.environ:  # which has what is set here from its controller
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    ).strip()
+    # Compiling is most of the time of tiny programs: done quickly, and once for all processes of
+    # this test run. The folder is new each time, so nothing that was compiled before is tested.
+    COMPILED = tempfile.mkdtemp(prefix="lt_jax_compiled_")
+    atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import pytest
@@ -31,9 +44,13 @@ def x64():
 
 
 @pytest.fixture(scope="module")
-def compiled_quickly(tmp_path_factory):
-    """Programs of a module are compiled quickly, and once for all workers."""
-    from tiny_runs import compiled_folder, compiled_once
+def optimised():
+    """Programs of the module are compiled as those of users are, and not so quickly."""
 
-    with compiled_once(compiled_folder(tmp_path_factory)):
-        yield
+    def disable(most: bool):
+        jax.config.update("jax_disable_most_optimizations", most)
+        jax.clear_caches()  # what has been compiled is not looked at again
+
+    disable(False)
+    yield
+    disable(True)

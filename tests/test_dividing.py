@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
-from tiny_runs import Killed, PixelNet, StopAfter, compiled_folder, compiled_once, snapshot, tiny
+from tiny_runs import Killed, PixelNet, StopAfter, snapshot, tiny
 
 from lt_jax import dividing_blocks, dlsa, features, models
 from lt_jax.data import load_dataset
@@ -34,8 +34,8 @@ SHORT = {f"retrain__flow__{name}": value for name, value in FLOW.items()} | {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _tiny_network(tmp_path_factory):
-    with compiled_once(compiled_folder(tmp_path_factory)), pytest.MonkeyPatch.context() as patch:
+def _tiny_network():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "pixels", PixelNet)
         yield
 

@@ -23,9 +23,6 @@ HEADS = dlsa.HeadOptions(epochs=40, learning_rate=0.1)
 MADE = {"num_classes": CLASSES, "dim": 6, "modes": 3, "max_count": 600, "imbalance": 20.0}
 
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
-
 @functools.cache
 def splits(modes=3):
     """Standardised features ``[R, N, D]`` and labels of each split."""

@@ -11,9 +11,6 @@ from lt_jax import dlsa
 from lt_jax.dlsa import fit
 from lt_jax.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
-
 # Clusters
 
 

@@ -16,9 +16,6 @@ OPTIONS = dlsa.HeadOptions(
 )
 
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
-
 @pytest.fixture(scope="module")
 def samples():
     """Long-tailed, overlapping, in two parts, the first with clusters of any classes."""

@@ -9,7 +9,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lt_jax"
 LAYERS = (
-    ("errors", "files", "npz", "longtail", "sharding", "processes", "environment"),
+    (
+        "errors",
+        "files",
+        "npz",
+        "longtail",
+        "sharding",
+        "processes",
+        "environment",
+        "tpu_vm",
+        "tpu_vm_resume",
+    ),
     (
         "losses",
         "objectives",

@@ -12,7 +12,6 @@ from tiny_runs import (
     ROOT,
     StopAfter,
     checkpoint,
-    compiled_once,
     leaves,
     rows,
     scores,
@@ -42,12 +41,6 @@ def features(seed=0, train_size=240, test_size=120, **changes):
     y_train[:3], y_test[:3] = np.eye(CLASSES)[3:], np.eye(CLASSES)[3:]
     arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
     return {**arrays, **changes}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once(tmp_path_factory):
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,6 @@ from tiny_runs import (
     PixelNet,
     StopAfter,
     checkpoint,
-    compiled_folder,
-    compiled_once,
     dying,
     leaves,
     rows,
@@ -48,8 +46,8 @@ ONE_CLASSIFIER = sorted(name for name, stage in STAGES.items() if stage.kind not
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _tiny_network(tmp_path_factory):
-    with compiled_once(compiled_folder(tmp_path_factory)), pytest.MonkeyPatch.context() as patch:
+def _tiny_network():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "pixels", PixelNet)
         yield
 

@@ -14,7 +14,6 @@ from tiny_runs import (
     Killed,
     PixelNet,
     StopAfter,
-    compiled_once,
     dying,
     leaves,
     rows,
@@ -25,12 +24,6 @@ from tiny_runs import (
 from lt_jax import models, objectives
 from lt_jax.errors import InputError
 from lt_jax.train import NonFiniteError, train
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once(tmp_path_factory):
-    with compiled_once(tmp_path_factory.mktemp("programs")):
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import jax
@@ -11,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
-from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from lt_jax import loop
@@ -135,33 +133,3 @@ def snapshot(folder: Path) -> dict[str, tuple]:
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         found[str(path.relative_to(folder))] = (path.stat().st_mtime_ns, content)
     return found
-
-
-def compiled_folder(tmp_path_factory) -> Path:
-    """Where all workers of a test run keep what they have compiled."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    return shared / "compiled"
-
-
-@contextlib.contextmanager
-def compiled_once(folder: Path):
-    """Compiling is most of the time of tiny runs: done quickly, and once for each program."""
-    options = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: jax.config.values[name] for name in options}
-
-    def use(values):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()  # it remembers whether it was on
-
-    use(options)
-    try:
-        yield
-    finally:
-        use(before)

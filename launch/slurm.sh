@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Trains on the nodes of a SLURM cluster, one process for each GPU; the arguments are those of
+# launch/train.py, the workdir on a file system that all nodes share:
+#
+#   sbatch --nodes=2 launch/slurm.sh --config=configs/digits.py --workdir=/shared/runs/a
+#
+# Preempted, or two minutes before its time is over, the run is asked to save, and queued again;
+# it goes on from its workdir. What sbatch is given comes before the settings here.
+#SBATCH --job-name=lt_jax
+#SBATCH --nodes=1
+# JAX gives the process with local number N the GPU with number N: as many tasks as GPUs.
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=lt_jax-%j.log
+# To this script alone, which hands it on.
+#SBATCH --signal=B:TERM@120
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:-.}"
+PYTHON=${PYTHON:-.venv/bin/python}
+
+asked=
+interrupted=
+stop() {
+  asked=yes
+  interrupted=yes
+  kill -TERM "$step" 2> /dev/null || true # srun hands it on to every process
+}
+trap stop TERM
+
+srun --kill-on-bad-exit=1 "$PYTHON" launch/train.py "$@" --distributed &
+step=$!
+while :; do
+  interrupted=
+  status=0
+  wait "$step" || status=$?
+  # A trapped signal ends wait, not the step, which still saves.
+  [ -n "$interrupted" ] || break
+done
+if [ -n "$asked" ] && [ "$status" -eq 0 ]; then
+  scontrol requeue "$SLURM_JOB_ID" || true # preemption has queued it already
+fi
+exit "$status"

@@ -1,0 +1,84 @@
+"""The SLURM script with programs in the place of srun and scontrol."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "launch/slurm.sh"
+# "Trains": writes what it was started with, and saves when it is asked to stop.
+PYTHON = r"""#!/usr/bin/env bash
+printf '%s\n' "$@" > "$CLUSTER/arguments"
+trap 'sleep 0.3; touch "$CLUSTER/saved"; exit 0' TERM
+touch "$CLUSTER/started"
+for _ in $(seq "$TURNS"); do sleep 0.05; done
+exit "$STATUS"
+"""
+SRUN = r"""#!/usr/bin/env bash
+while [[ $1 == --* ]]; do shift; done
+exec "$@"
+"""
+SCONTROL = r"""#!/usr/bin/env bash
+echo "$@" >> "$CLUSTER/control"
+"""
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Starts the script as a job whose training takes so many turns and ends with a status."""
+    for name, text in {"python": PYTHON, "srun": SRUN, "scontrol": SCONTROL}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def starting(*arguments, turns=0, status=0):
+        env = {
+            **os.environ,
+            "CLUSTER": str(tmp_path),
+            "PYTHON": str(tmp_path / "python"),
+            "SLURM_SUBMIT_DIR": str(tmp_path),
+            "SLURM_JOB_ID": "17",
+            "TURNS": str(turns),
+            "STATUS": str(status),
+        }
+        return subprocess.Popen(["bash", SCRIPT, *arguments], env=env)
+
+    return starting
+
+
+def test_training_gets_the_arguments_and_is_distributed(start, tmp_path):
+    given = ["--config=configs/a b.py", "--workdir=/shared/$x"]
+    assert start(*given).wait(60) == 0
+    told = (tmp_path / "arguments").read_text().splitlines()
+    assert told == ["launch/train.py", *given, "--distributed"]
+    assert not (tmp_path / "control").exists()
+
+
+def test_failing_training_fails_the_job_and_is_not_queued_again(start, tmp_path):
+    assert start(status=3).wait(60) == 3
+    assert not (tmp_path / "control").exists()
+
+
+def test_asked_to_stop_it_waits_for_saving_and_is_queued_again(start, tmp_path):
+    """SLURM's --signal=B: reaches the script alone."""
+    job = start(turns=1000)
+    while not (tmp_path / "started").exists():
+        time.sleep(0.02)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 0
+    assert (tmp_path / "saved").exists()
+    assert (tmp_path / "control").read_text() == "requeue 17\n"
+
+
+def test_the_head_says_what_preemption_needs():
+    """One process for each GPU, as JAX expects it; queued again; a signal before the end."""
+    head = [
+        line.split(maxsplit=1)[1] for line in SCRIPT.read_text().splitlines() if "#SBATCH" in line
+    ]
+    assert "--requeue" in head
+    assert "--signal=B:TERM@120" in head
+    tasks = {line.partition("=")[2] for line in head if "-per-node=" in line}
+    assert len(tasks) == 1
