@@ -14,12 +14,16 @@ from lt_jax.files import is_remote, make_folder, write_text
 from lt_jax.processes import is_writer
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
-# Fields that change nothing of what a run computes; they may differ when it goes on.
+# Fields that change nothing of what a run computes, but for the order of sums; they may differ
+# when it goes on.
 INDIFFERENT = {
     "data.data_dir",
     "data.download",
+    "data.workers",
+    "train.fsdp",
     "data.workers",  # what is read does not depend on who reads it
     "train.keep_checkpoints",
+    "train.num_devices",
     "train.picture",
     "train.progress",
     "train.tensorboard",

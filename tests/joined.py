@@ -1,41 +1,66 @@
-"""A process of a run of several: ``python joined.py PORT NUMBER OF FOLDER RUN...``, see `RUNS`."""
+"""One process of a run of several: ``python joined.py PORT NUMBER OF FOLDER RUN...``."""
 
 import os
+import signal
 import sys
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 from tiny_runs import PixelNet, tiny
 
-from lt_jax import models, processes
+from lt_jax import loop, models, processes
 from lt_jax.train import train
 
+SIGNALLED = 4  # the step after which the last process is told to stop
 RUNS = {
-    # 20 steps of what remembers most: PLM's ratios, deferral, momentum, batch norm.
-    "plm": lambda: tiny("plm+class_balanced", train__epochs=5, replicas=2),
+    # 20 steps of what remembers most: PLM's ratios, deferral, momentum, batch norm, two replicas.
+    "plm": lambda: tiny(
+        "plm+class_balanced", train__epochs=7, replicas=2, train__log_every_steps=1
+    ),
     "gcl": lambda: tiny("gcl"),
-    "long": lambda: tiny(train__epochs=4000, train__checkpoint_every_epochs=4000),
+    "photographs": lambda: tiny(model__name="small", data__image_size=8, data__stream=True),
+    "signalled": lambda: tiny("plm", train__epochs=40, train__checkpoint_every_epochs=40),
+    "endless": lambda: tiny(train__epochs=100_000, train__log_every_steps=1),
 }
 
 
-def config_of(name):
-    """The config of a run, on all devices."""
+def config_of(name, folder):
+    """The config of a run, on all devices; its photographs, if need be, are in the folder."""
     config = RUNS[name]()
     config.train.num_devices = 0
+    if name == "photographs":
+        config.data.update(source=f"folder:{folder}/images", imbalance=0.0, max_count=0)
+        config.data.validation_size = 8
+        config.augment.random_resized_crop = 0.3
+        config.train.batch_size = 16
     return config
+
+
+def signal_self(number):
+    """The process sends itself SIGTERM after a step."""
+    original = loop.Loop._advance
+
+    def advance(self, rest, end):
+        original(self, rest, end)
+        if self.step == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.Loop._advance = advance
 
 
 def main():
     """Joins the others, trains, and tells what became of it."""
     port, number, count, folder, *names = sys.argv[1:]
+    processes.HEARTBEAT_SECONDS = 10  # not 30, so that the test need not wait that long
     processes.start(
         coordinator=f"localhost:{port}", num_processes=int(count), process_id=int(number)
     )
     models.MODELS["pixels"] = PixelNet
     for name in names:
-        print(name, flush=True)
-        if train(config_of(name), f"{folder}/{name}") is None:
+        if name == "signalled" and int(number) == int(count) - 1:
+            signal_self(SIGNALLED)
+        if train(config_of(name, folder), f"{folder}/{name}") is None:
             print("stopped", flush=True)
             return
     print("finished", flush=True)

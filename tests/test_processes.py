@@ -1,0 +1,151 @@
+"""Two processes of four devices each are one run of eight, until one of them is gone."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from joined import SIGNALLED, config_of
+from PIL import Image
+from tiny_runs import PixelNet, leaves, rows, scores
+
+from lt_jax import models, processes
+from lt_jax.errors import InputError
+from lt_jax.train import train
+from lt_jax.workdir import finished_summary
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def pixels(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "pixels", PixelNet)
+
+
+def start(folder, *names):
+    """Two processes of the same runs, which write into the folder."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+    return [
+        subprocess.Popen(
+            [sys.executable, HERE / "joined.py", str(port), str(number), "2", folder, *names],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=(folder / f"{number}.log").open("w"),
+            text=True,
+        )
+        for number in range(2)
+    ]
+
+
+def said(process):
+    """The last word of a process that ended as it should."""
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0
+    return out.split()[-1]
+
+
+def photographs(folder):
+    """Two classes of images of several sizes."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 28), ("test", 6)):
+        for number in range(2 * count):
+            place = folder / "images" / split / f"class_{number % 2}"
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = draw.integers(0, 256, (12 + number % 5, 10, 3), np.uint8)
+            Image.fromarray(pixels).save(place / f"{number}.png")
+
+
+def assert_same(one, other, rtol=1e-3, atol=1e-4):
+    """Two runs ended alike, up to the order of sums: every array, every row, the test scores."""
+    for a, b in zip(leaves(one), leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+    for a, b in zip(rows(one), rows(other), strict=True):
+        assert a.keys() == b.keys()
+        for key in a.keys() - {"split"}:
+            np.testing.assert_allclose(
+                np.asarray(a[key], float), np.asarray(b[key], float), rtol=rtol, atol=1e-2
+            )
+
+
+def test_two_processes_are_one_run(tmp_path):
+    """Weights, PLM's state, metrics, a second stage, images of which each process reads a half."""
+    photographs(tmp_path)
+    names = ("plm", "gcl", "photographs")
+    pair = start(tmp_path, *names)
+    alone = {name: train(config_of(name, tmp_path), tmp_path / f"{name}_alone") for name in names}
+    assert [said(process) for process in pair] == ["finished", "finished"]
+    assert alone["plm"]["training"]["steps"] >= 20
+    for name in ("plm", "gcl/stage1", "gcl/stage2", "photographs"):
+        folder, _, stage = name.partition("/")
+        assert_same(tmp_path / folder / stage, tmp_path / f"{folder}_alone" / stage)
+        ours = scores(finished_summary(tmp_path / folder))
+        theirs = scores(alone[folder])
+        for a, b in zip(ours["last"]["replicas"], theirs["last"]["replicas"], strict=True):
+            assert a["top1"] == pytest.approx(b["top1"], abs=0.011)
+
+
+def test_a_signal_to_one_stops_both_after_the_same_step(tmp_path):
+    """And the run goes on with another number of processes and devices to the same end."""
+    pair = start(tmp_path, "signalled")
+    config = config_of("signalled", tmp_path)
+    whole = train(config, tmp_path / "whole")
+    assert [said(process) for process in pair] == ["stopped", "stopped"]
+    (saved,) = [int(p.name) for p in (tmp_path / "signalled" / "checkpoints").iterdir()]
+    assert SIGNALLED <= saved < whole["training"]["steps"]
+    config.train.num_devices = 2  # in one process now
+    summary = train(config, tmp_path / "signalled")
+    assert summary["training"]["steps"] == whole["training"]["steps"]
+    assert_same(tmp_path / "signalled", tmp_path / "whole", rtol=2e-2, atol=2e-3)
+
+
+def test_when_one_is_killed_the_other_ends(tmp_path):
+    """With an error, within a minute, whichever of the two it was: no run hangs."""
+    pairs = []
+    for victim in range(2):
+        folder = tmp_path / str(victim)
+        folder.mkdir()
+        pairs.append(start(folder, "endless"))
+    for victim in range(2):
+        metrics = tmp_path / str(victim) / "endless" / "metrics.jsonl"
+        wait_until(lambda metrics=metrics: metrics.exists() and metrics.stat().st_size, 180)
+    for victim, pair in enumerate(pairs):
+        pair[victim].send_signal(signal.SIGKILL)
+    begun = time.monotonic()
+    for victim, pair in enumerate(pairs):
+        assert pair[1 - victim].wait(timeout=60) != 0
+    assert time.monotonic() - begun < 60
+
+
+def wait_until(condition, seconds):
+    """Until it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"automatic": True, "coordinator": "a:1"}, "--distributed asks the cluster"),
+        ({"coordinator": "a", "num_processes": 2, "process_id": 0}, "--coordinator is 'a'"),
+        ({"num_processes": 2, "process_id": 0}, "--coordinator is ''"),
+        ({"coordinator": "a:1", "process_id": 0}, "--num_processes is 0; expected at least 1"),
+        ({"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "--process_id is 2"),
+        ({"coordinator": "a:1", "num_processes": 2}, "--process_id is -1; expected 0 to 1"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(flags, sentence):
+    with pytest.raises(InputError, match=sentence):
+        processes.start(**flags)
+    assert not jax.distributed.is_initialized()
