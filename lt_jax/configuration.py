@@ -165,7 +165,7 @@ def all_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       InputError: for an unknown second stage.
     """
-    retrain = config.get("retrain", {})
+    retrain = _thawed(config).get("retrain", {})
     method = retrain.get("method", "") if isinstance(retrain, Mapping) else ""
     return {**_thawed(base_config()), "retrain": default_fields(method)}
 

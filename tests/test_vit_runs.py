@@ -87,7 +87,8 @@ def test_a_run_starts_from_pretrained_weights(tmp_path):
     for keys, leaf in jax.tree_util.tree_leaves_with_path(made):
         name = vit_name(tuple(key.key for key in keys))
         if name and name != "pos_embed":
-            weights[name] = leaf.transpose({4: (3, 2, 0, 1), 2: (1, 0)}.get(leaf.ndim))
+            theirs = {4: (3, 2, 0, 1), 2: (1, 0)}  # where PyTorch has the axes elsewhere
+            weights[name] = np.transpose(leaf, theirs.get(leaf.ndim, range(leaf.ndim)))
     positions = made["class_position"], *made["positions"].reshape(-1, WIDTH)
     np.savez(tmp_path / "w.npz", pos_embed=np.stack(positions)[None], **weights)
     config = run("cross_entropy", optimizer__learning_rate=1e-12, train__epochs=1)

@@ -36,8 +36,9 @@ class Block(nnx.Module):
       (of a call) tokens ``[B, N, width]`` float32 for such tokens.
 
     Example:
-      >>> block = Block(8, num_heads=2, dtype=jnp.float32, rngs=nnx.Rngs(0))
-      >>> block(jnp.ones((2, 5, 8))).shape
+      >>> def mixed(tokens):
+      ...     return Block(8, num_heads=2, dtype=jnp.float32, rngs=nnx.Rngs(0))(tokens)
+      >>> jax.eval_shape(mixed, jnp.ones((2, 5, 8))).shape
       (2, 5, 8)
 
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, equations 2 and 3.
