@@ -25,7 +25,7 @@ from lt_jax.dividing_pictures import latent_map, save_division
 from lt_jax.dividing_report import division_facts
 from lt_jax.errors import InputError
 from lt_jax.features import standardised_splits
-from lt_jax.files import write_whole
+from lt_jax.files import is_writer, write_whole
 from lt_jax.finish import scores_of, write_summary
 from lt_jax.longtail import log_prior
 from lt_jax.loop import Stop
@@ -177,7 +177,7 @@ class _Run:
             lambda file: np.savez(file, allow_pickle=False, **points),
         )
         summary = self._summary(scoring, evaluated, facts, seconds + time.monotonic() - started)
-        if self.stage.config["train"]["picture"]:
+        if self.stage.config["train"]["picture"] and is_writer():
             with dispensable():
                 save_division(summary, points, self.stage.folder / PICTURE)
         return summary

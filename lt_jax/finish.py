@@ -11,6 +11,7 @@ import numpy as np
 
 from lt_jax import workdir
 from lt_jax.data import Dataset
+from lt_jax.files import is_writer
 from lt_jax.loop import Config, Loop, Run, Stop, evaluate
 from lt_jax.masking_pictures import save_history
 from lt_jax.metrics import Scoring
@@ -134,7 +135,7 @@ def write_summary(
     summary = {**summarize(config, dataset.info(), scoring, **results), **extra}
     # Its presence says that the run has finished; a picture that fails must not undo that.
     workdir.write_json(folder / workdir.SUMMARY, summary)
-    if config["train"]["picture"]:
+    if config["train"]["picture"] and is_writer():
         with dispensable():
             save_picture(summary, folder / workdir.METRICS, folder / workdir.PICTURE)
             save_history(summary, folder / workdir.METRICS, folder / workdir.MASKS)
