@@ -177,7 +177,7 @@ class _Run:
             lambda file: np.savez(file, allow_pickle=False, **points),
         )
         summary = self._summary(scoring, evaluated, facts, seconds + time.monotonic() - started)
-        if self.stage.config["train"]["picture"]:
+        if self.stage.config["train"]["picture"] and processes.is_writer():
             with dispensable():
                 save_division(summary, points, self.stage.folder / PICTURE)
         return summary

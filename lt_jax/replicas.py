@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from lt_jax.data.sampling import Order
 from lt_jax.metrics import Scoring
-from lt_jax.models.conv import CPU_COMPILER_OPTIONS
+from lt_jax.models.conv import CPU_COMPILER_OPTIONS, GPU_COMPILER_OPTIONS
 from lt_jax.objectives import Objective
 from lt_jax.sharding import replicated, split_largest, to_devices
 from lt_jax.state import TrainState, offer_best
@@ -67,7 +67,10 @@ def use_vmap(mode: str, num_replicas: int) -> bool:
 
 def compiler_options() -> dict[str, str] | None:
     """Options of XLA that the steps need to be fast on the backend in use."""
-    return CPU_COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
+    backend = jax.default_backend()
+    if backend == "gpu" and jax.__version_info__ >= (0, 11):  # earlier ones may not know them
+        return GPU_COMPILER_OPTIONS
+    return CPU_COMPILER_OPTIONS if backend == "cpu" else None
 
 
 class _Programs(NamedTuple):

@@ -19,7 +19,6 @@ CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 INDIFFERENT = {
     "data.data_dir",
     "data.download",
-    "data.workers",
     "train.fsdp",
     "data.workers",  # what is read does not depend on who reads it
     "train.keep_checkpoints",

