@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from lt_jax import environment
 
@@ -85,6 +85,7 @@ def resident_bytes():
 
 def measure(way):
     """Trains, and prints what was seen."""
+    logging.set_verbosity(logging.WARNING)
     started = time.time() - seconds_since_start()
     import jax
 

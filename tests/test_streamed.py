@@ -70,6 +70,14 @@ def test_a_part_is_indexed_as_of_an_array(images):
     np.testing.assert_array_equal(next(part.batches(np.array([[1, 0]]))), PIXELS[[40, 12]])
 
 
+def test_images_of_their_final_size_are_not_cropped(images):
+    assert images.cropping(0).shape == images.shape
+    with pytest.raises(
+        InputError, match=r"crop is 0.5, but image 0 of the split .* as \(4, 5, 3\)"
+    ):
+        images.cropping(0.5)
+
+
 def test_only_what_is_used_soon_is_read():
     seen = []
     images = StreamedImages(lambda i: seen.append(i) or PIXELS[i % 50], 100_000, SHAPE)

@@ -101,10 +101,19 @@ class StreamedImages:
 
         Returns:
           A new object.
+
+        Raises:
+          InputError: for crops of images that are loaded at their final size.
         """
         same = copy.copy(self)
         if self._decoding is not None:
             same._decoding = self._decoding._replace(smallest_area=smallest_area)
+        elif smallest_area:
+            raise InputError(
+                f"augment.random_resized_crop is {smallest_area!r}, but {self._named(0)} is loaded"
+                f" as {self._image_shape}; expected 0, or images that are decoded while they are"
+                " read"
+            )
         return same
 
     def substituting(self, labels: npt.NDArray[Any]) -> StreamedImages:
