@@ -160,6 +160,9 @@ def _draw_knob(axes: Any, knob: Scores) -> None:
 
 
 def _draw_confusion(figure: Any, axes: Any, replicas: Sequence[Scores]) -> None:
+    if "confusion" not in replicas[0]:  # it is not kept of so many classes
+        axes.axis("off")
+        return
     total = np.sum([r["confusion"] for r in replicas], axis=0)
     share = total / np.maximum(total.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, vmin=0, vmax=1, cmap="viridis")

@@ -1,4 +1,4 @@
-"""What the configs of multi-label sets have in common."""
+"""What configs have in common: multi-label sets, photographs, the release of DLSA."""
 
 from __future__ import annotations
 
@@ -65,6 +65,87 @@ def small_multi_label(config: ConfigDict, *, epochs: int, learning_rate: float) 
     config.optimizer.learning_rate = learning_rate
     config.optimizer.warmup_epochs = 2.0
     multi_label_losses(config)
+
+
+def _photographs(config: ConfigDict) -> None:
+    """Images that are read while they train, cropped as ImageNet's usually are, in bfloat16."""
+    config.data.imbalance = 0.0  # as they are
+    config.data.validation_size = 0
+    config.data.stream = True
+    config.data.workers = 8
+    config.data.resize = "crop"
+    config.data.normalization = "imagenet"
+    config.model.dtype = "bfloat16"
+    config.optimizer.schedule = "step"
+    config.optimizer.warmup_epochs = 5.0
+    config.train.eval_batch_size = 256
+    config.train.eval_every_epochs = 5
+    config.train.checkpoint_every_epochs = 1
+    augmentations = [config.augment]
+    if "augment" in config.retrain:
+        augmentations.append(config.retrain.augment)
+    for augmentation in augmentations:
+        augmentation.random_resized_crop = 0.08
+        augmentation.flip = True
+
+
+def class_balanced_photographs(config: ConfigDict) -> None:
+    """The recipe of the class-balanced loss for ImageNet and iNaturalist, 90 epochs.
+
+    Args:
+      config: of a run on photographs; changed in place.
+
+    Example:
+      >>> from lt_jax.configuration import base_config
+      >>> config = base_config("cb_focal")
+      >>> class_balanced_photographs(config)
+      >>> config.objective.transforms.focal.gamma, config.train.epochs
+      (0.5, 90)
+
+    Source: Cui et al., CVPR 2019; batches and rates as Goyal et al., 2017.
+    """
+    _photographs(config)
+    config.train.epochs = 90
+    config.train.batch_size = 1024
+    config.optimizer.learning_rate = 0.4
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.milestones = (30.0, 60.0, 80.0)
+    config.optimizer.factors = (0.1, 0.1, 0.1)
+    transforms = config.objective.transforms
+    if "class_balanced" in transforms:
+        transforms.class_balanced.beta = 0.999
+    if "focal" in transforms:
+        transforms.focal.gamma = 0.5
+    if "batch_size" in config.retrain:  # a classifier re-trained: Kang et al., ICLR 2020
+        config.retrain.batch_size = 512
+        config.retrain.optimizer.learning_rate = 0.2
+
+
+def gcl_photographs(config: ConfigDict) -> None:
+    """The recipe of GCL for sets of photographs: 200 epochs, then 30 of the classifier.
+
+    Args:
+      config: of a run on photographs; changed in place.
+
+    Example:
+      >>> from lt_jax.configuration import base_config
+      >>> config = base_config("gcl")
+      >>> gcl_photographs(config)
+      >>> config.train.epochs, config.retrain.epochs, config.augment.mixup_alpha
+      (200, 30, 1.0)
+
+    Source: Li, Cheung and Lu, CVPR 2022; crops and colours as Kang et al., ICLR 2020.
+    """
+    _photographs(config)
+    config.train.epochs = 200
+    config.train.batch_size = 256
+    config.optimizer.milestones = (160.0, 180.0)
+    config.optimizer.factors = (0.1, 0.1)
+    config.augment.mixup_alpha = 1.0
+    config.augment.color_jitter = 0.4
+    if "augment" in config.retrain:
+        config.retrain.augment.color_jitter = 0.4
+        config.retrain.batch_size = 256
 
 
 def released_division(

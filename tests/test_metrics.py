@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
 from lt_jax import metrics
+from lt_jax.metrics import single_label
 
 
 def counts_of(probabilities, labels, batch=64):
@@ -67,6 +68,21 @@ def test_scores_are_those_of_scikit_learn():
     assert found["medium"] == pytest.approx(np.mean(found["per_class"][2:4]))
     own = probabilities[np.arange(333), labels]
     assert found["nll"] == pytest.approx(-np.log(own).mean(), rel=1e-5)
+
+
+def test_top5_is_that_of_scikit_learn():
+    rng = np.random.default_rng(1)
+    probabilities, labels = rng.dirichlet(np.ones(9), 200), rng.integers(0, 9, 200)
+    found = metrics.scores(counts_of(probabilities.astype(np.float32), labels), [10] * 9)
+    assert found["top5"] == pytest.approx(top_k_accuracy_score(labels, probabilities, k=5))
+    assert found["top1"] < found["top5"] < 1
+
+
+def test_confusions_of_many_classes_are_not_kept(monkeypatch):
+    counts = counts_of(np.eye(7, dtype=np.float32), np.arange(7))
+    assert "confusion" in metrics.scores(counts, [10] * 7)
+    monkeypatch.setattr(single_label, "LARGEST_TABLE", 6)
+    assert "confusion" not in metrics.scores(counts, [10] * 7)
 
 
 def test_padding_rows_do_not_count():

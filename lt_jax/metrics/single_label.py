@@ -16,6 +16,7 @@ import numpy.typing as npt
 Array = jax.Array
 ECE_BINS = 15
 MANY, FEW = 100, 20  # more than 100 training images, fewer than 20
+LARGEST_TABLE = 1000  # classes; a summary with the confusions of more would be hundreds of MB
 GROUPS = ("many", "medium", "few")
 
 
@@ -28,6 +29,8 @@ class Counts(NamedTuple):
       bin_count: examples per confidence bin, int32 ``[bins]``.
       bin_correct: right ones among them, int32 ``[bins]``.
       bin_confidence: their summed confidence, float ``[bins]``.
+      top5: examples whose label is among the five largest logits, int32 scalar; labels tied with
+        the fifth count.
     """
 
     confusion: Array
@@ -35,6 +38,7 @@ class Counts(NamedTuple):
     bin_count: Array
     bin_correct: Array
     bin_confidence: Array
+    top5: Array
 
 
 def count(
@@ -60,6 +64,7 @@ def count(
     in_bin = (index[:, None] == jnp.arange(bins)) & where[:, None]
     correct = (predicted == labels)[:, None]
     own = jnp.take_along_axis(probabilities, labels[:, None], axis=-1)[:, 0]
+    above = jnp.sum(logits > jnp.take_along_axis(logits, labels[:, None], axis=-1), axis=-1)
     flat = jnp.where(where, labels * num_classes + predicted, num_classes**2)
     confusion = jnp.zeros(num_classes**2 + 1, jnp.int32).at[flat].add(1)[:-1]
     return Counts(
@@ -68,6 +73,7 @@ def count(
         bin_count=jnp.sum(in_bin, axis=0, dtype=jnp.int32),
         bin_correct=jnp.sum(in_bin & correct, axis=0, dtype=jnp.int32),
         bin_confidence=jnp.sum(jnp.where(in_bin, confidence[:, None], 0.0), axis=0),
+        top5=jnp.sum((above < 5) & where, dtype=jnp.int32),
     )
 
 
@@ -126,18 +132,20 @@ def scores(counts: Counts, class_counts: npt.ArrayLike) -> dict[str, Any]:
       class_counts: training images of each class, ``[C]``.
 
     Returns:
-      top1, balanced_accuracy, many, medium, few, ece, nll, per_class (None for a class without
-      test images) and confusion.
+      top1, top5 (of more than 5 classes), balanced_accuracy, many, medium, few, ece, nll, per_class
+      (None for a class without test images), and confusion of up to 1,000 classes.
     """
     confusion = np.asarray(counts.confusion, np.int64)
     total = confusion.sum(1)
     per_class = np.where(total > 0, np.diagonal(confusion) / np.maximum(total, 1), np.nan)
+    few_classes = len(confusion) <= LARGEST_TABLE
     return {
         "top1": float(np.trace(confusion) / total.sum()),
+        **({"top5": float(counts.top5) / int(total.sum())} if len(confusion) > 5 else {}),
         "balanced_accuracy": float(np.nanmean(per_class)),
         **shot_accuracy(per_class, class_counts),
         "ece": expected_calibration_error(counts),
         "nll": float(counts.nll) / int(total.sum()),
         "per_class": [None if np.isnan(a) else float(a) for a in per_class],
-        "confusion": confusion.tolist(),
+        **({"confusion": confusion.tolist()} if few_classes else {}),
     }

@@ -1,0 +1,113 @@
+r"""Long-tailed sets of photographs, one config for each row of the papers' tables.
+
+    python launch/train.py --config=configs/photographs.py:imagenet_lt,resnet50,224,gcl \
+        --config.data.data_dir=DIR --workdir=runs/imagenet_lt_gcl
+    python launch/train.py --config=configs/photographs.py:inat2018,resnet50,224,cb_focal \
+        --config.data.data_dir=DIR --workdir=gs://BUCKET/inat2018_cb_focal --distributed
+    python launch/sweep.py --config=configs/photographs.py --sweep=cb_table,inat2018 \
+        --set=data.data_dir=DIR --workdir=runs/inat2018_cb
+
+After the colon: the set, the network, the side of the images and the method, as
+`lt_jax.configuration.base_config` takes it. The README tells how to prepare each set.
+
+=========== ======= ============ ===========================================================
+imagenet_lt 1,000   115,846      validates on its own 20,000 images, tests on 50,000
+places_lt   365     62,500       by the public lists, also on its own validation images; GCL
+                                 starts from ImageNet's weights (``--config.model.pretrained``)
+inat2017    5,089   579,184      tests on what TFDS calls validation; nothing to select on
+inat2018    8,142   437,513      the same
+ilsvrc2012  1,000   1,281,167    the same
+=========== ======= ============ ===========================================================
+
+The class-balanced loss: ResNet-50, 101 and 152 at 224 or 320 pixels, 90 epochs, beta 0.999, gamma
+0.5, and `softmax` beside it. GCL: both stages, 200 epochs, then 30; ResNet-50, and ResNet-152 for
+Places-LT. DLSA: ``cross_entropy/dlsa`` divides the features of a run of 90 epochs; the settings of
+the release are for features in files (configs/dlsa_imagenet_lt.py and its like).
+
+Where the papers say no more than the schedule, batches are as usual for these sets: 1,024 with a
+rate of 0.4 for 90 epochs (divide both by what your devices cannot hold), 256 with 0.1 for GCL.
+None of these rows has been trained here: they are loaded, checked and, on made images of the same
+form, run for a few steps by the tests.
+"""
+
+from ml_collections import ConfigDict
+
+from lt_jax.configuration import base_config
+from lt_jax.errors import InputError
+from lt_jax.recipes import class_balanced_photographs, gcl_photographs
+
+NETWORKS = ("resnet10", "resnet50", "resnet101", "resnet152", "resnext50", "vit_b16")
+SIDES = ("224", "320")
+# Fields of `config.data` of each set.
+SETS = {
+    "imagenet_lt": {"source": "tfds:imagenet_lt", "validation_split": "validation"},
+    "places_lt": {
+        "source": "tfds:places365_small",
+        "test_split": "validation",  # of TFDS, which has the images of all three lists
+        "train_list": "Places_LT_train.txt",
+        "validation_list": "Places_LT_val.txt",
+        "test_list": "Places_LT_test.txt",
+    },
+    "inat2017": {"source": "tfds:i_naturalist2017", "test_split": "validation"},
+    "inat2018": {"source": "tfds:i_naturalist2018", "test_split": "validation"},
+    "ilsvrc2012": {"source": "tfds:imagenet2012", "test_split": "validation"},
+}
+CB_NETWORKS = ("resnet50", "resnet101", "resnet152")
+GCL_NETWORK = {"imagenet_lt": "resnet50", "inat2018": "resnet50", "places_lt": "resnet152"}
+
+
+def get_config(row: str = "imagenet_lt,resnet50,224,gcl") -> ConfigDict:
+    """Config of one row.
+
+    Args:
+      row: ``set,network,side,method``.
+
+    Returns:
+      The config.
+
+    Raises:
+      InputError: if the row is not of that form.
+    """
+    name, network, side, method = (*row.split(",", 3), "", "", "")[:4]
+    if name not in SETS or network not in NETWORKS or side not in SIDES or not method:
+        raise InputError(
+            f"config string is {row!r}; expected set, network, side and method, such as"
+            f" 'imagenet_lt,resnet50,224,gcl', with a set of {', '.join(SETS)}, a network of"
+            f" {', '.join(NETWORKS)} and a side of {' or '.join(SIDES)}"
+        )
+    config = base_config({"softmax": "cross_entropy"}.get(method, method))
+    config.name = f"{name}_{network}_{side}_{method}".replace("/", "_")
+    config.data.update(SETS[name])
+    config.data.image_size = int(side)
+    config.model.name = network
+    if "gaussian_cloud" in config.objective.transforms:
+        gcl_photographs(config)
+    else:
+        class_balanced_photographs(config)
+    return config
+
+
+def get_sweep(name: str) -> list[str]:
+    """Rows of a table.
+
+    Args:
+      name: ``cb_table`` or ``gcl_table``, then the set: ``"cb_table,inat2018"``.
+
+    Returns:
+      Strings for `get_config`.
+
+    Raises:
+      InputError: if there is no such table.
+    """
+    table, _, data_set = name.partition(",")
+    if table == "cb_table" and data_set in SETS:
+        rows = [("224", "softmax"), ("224", "cb_focal"), ("320", "cb_focal")]
+        return [f"{data_set},{net},{side},{m}" for side, m in rows for net in CB_NETWORKS]
+    if table == "gcl_table" and data_set in GCL_NETWORK:
+        network = GCL_NETWORK[data_set]
+        methods = ("softmax", "crt", "tau_norm", "gcl_stage1", "gcl")
+        return [f"{data_set},{network},224,{method}" for method in methods]
+    raise InputError(
+        f"sweep is {name!r}; expected 'cb_table' and one of {', '.join(SETS)}, or 'gcl_table' and"
+        f" one of {', '.join(GCL_NETWORK)}, such as 'cb_table,inat2018'"
+    )
