@@ -52,6 +52,7 @@ SETS = {
     "inat2018": {"source": "tfds:i_naturalist2018", "test_split": "validation"},
     "ilsvrc2012": {"source": "tfds:imagenet2012", "test_split": "validation"},
 }
+LONG = "_long"  # ends methods that are trained by the recipe of GCL, to stand beside it
 CB_NETWORKS = ("resnet50", "resnet101", "resnet152")
 GCL_NETWORK = {"imagenet_lt": "resnet50", "inat2018": "resnet50", "places_lt": "resnet152"}
 
@@ -60,7 +61,7 @@ def get_config(row: str = "imagenet_lt,resnet50,224,gcl") -> ConfigDict:
     """Config of one row.
 
     Args:
-      row: ``set,network,side,method``.
+      row: ``set,network,side,method``; ``_long`` after the method trains it by GCL's recipe.
 
     Returns:
       The config.
@@ -75,12 +76,14 @@ def get_config(row: str = "imagenet_lt,resnet50,224,gcl") -> ConfigDict:
             f" 'imagenet_lt,resnet50,224,gcl', with a set of {', '.join(SETS)}, a network of"
             f" {', '.join(NETWORKS)} and a side of {' or '.join(SIDES)}"
         )
+    long = method.endswith(LONG)
+    method = method.removesuffix(LONG)
     config = base_config({"softmax": "cross_entropy"}.get(method, method))
-    config.name = f"{name}_{network}_{side}_{method}".replace("/", "_")
+    config.name = f"{name}_{network}_{side}_{method}{LONG if long else ''}".replace("/", "_")
     config.data.update(SETS[name])
     config.data.image_size = int(side)
     config.model.name = network
-    if "gaussian_cloud" in config.objective.transforms:
+    if long or "gaussian_cloud" in config.objective.transforms:
         gcl_photographs(config)
     else:
         class_balanced_photographs(config)
@@ -105,7 +108,7 @@ def get_sweep(name: str) -> list[str]:
         return [f"{data_set},{net},{side},{m}" for side, m in rows for net in CB_NETWORKS]
     if table == "gcl_table" and data_set in GCL_NETWORK:
         network = GCL_NETWORK[data_set]
-        methods = ("softmax", "crt", "tau_norm", "gcl_stage1", "gcl")
+        methods = (f"softmax{LONG}", f"crt{LONG}", f"tau_norm{LONG}", "gcl_stage1", "gcl")
         return [f"{data_set},{network},224,{method}" for method in methods]
     raise InputError(
         f"sweep is {name!r}; expected 'cb_table' and one of {', '.join(SETS)}, or 'gcl_table' and"

@@ -6,6 +6,7 @@ gigabytes. (COCO and VOC are in test_tfds_photographs.py: files in their real fo
 
 import io
 import os
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 from test_tfds_photographs import builder_of, prepare
 
+from lt_jax.configuration import check_config
 from lt_jax.data import StreamedImages, load_dataset
 from lt_jax.errors import InputError
+from lt_jax.train import train
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("array_record")
@@ -24,6 +27,7 @@ pytest.importorskip("grain")
 tfds = pytest.importorskip("tensorflow_datasets")
 
 ROOT = Path(__file__).parents[1]
+PHOTOGRAPHS = runpy.run_path(str(ROOT / "configs/photographs.py"))
 CLASSES = {
     "imagenet_lt": 1000,
     "imagenet2012": 1000,
@@ -215,3 +219,57 @@ def test_tensorflow_is_not_imported_to_stream(tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
     )  # fmt: skip
     assert done.stdout == "(2, 8, 8, 3) False False\n", done.stderr
+
+
+TAIL = "train/bazaar-outdoor/00000001.jpg 2"
+
+
+def configured(row, folder):
+    """The config of a row, so small that it runs here."""
+    config = PHOTOGRAPHS["get_config"](row)
+    config.data.update(data_dir=folder, image_size=8, workers=0)
+    config.model.update(name="small", dtype="float32")
+    config.train.update(epochs=1, batch_size=2, num_devices=1, tensorboard=False, progress=False)
+    return config
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS["SETS"])
+def test_every_row_of_the_papers_is_a_config(name):
+    rows = PHOTOGRAPHS["get_sweep"](f"cb_table,{name}")
+    if name in PHOTOGRAPHS["GCL_NETWORK"]:
+        rows += PHOTOGRAPHS["get_sweep"](f"gcl_table,{name}")
+    configs = [PHOTOGRAPHS["get_config"](row) for row in rows]
+    for config in configs:
+        check_config(config)
+    assert len({config.name for config in configs}) == len(rows) >= 9
+    assert {config.data.image_size for config in configs} == {224, 320}
+
+
+@pytest.mark.parametrize(
+    "row", ["imagenet_lt", "imagenet_lt,resnet50,64,gcl", "coco,resnet50,224,plm"]
+)
+def test_a_row_of_another_form_is_refused(row):
+    with pytest.raises(InputError, match=r"config string is .*; expected set, network, side"):
+        PHOTOGRAPHS["get_config"](row)
+
+
+def test_both_stages_of_gcl_run_on_lists_of_places(mocked, tmp_path):
+    """Streamed, cropped, jittered and mixed, in both stages, with the config of the paper's row."""
+    apartment = "train/apartment_building-outdoor/00000001.jpg 1"
+    lists = places(mocked, ["train/airfield/00000001.jpg 0", apartment, TAIL])
+    config = configured("places_lt,resnet152,224,gcl", mocked)
+    config.data.update(lists)
+    config.retrain.update(epochs=1, batch_size=2)
+    summary = train(config, tmp_path)
+    assert summary["training"]["steps"] == 1
+    assert summary["data"]["class_counts"] == [1, 1, 1]
+    assert summary["stage1"]["test"]["last"]["mean"]["top1"] >= 0
+
+
+def test_confusions_of_thousands_of_classes_are_not_kept(mocked, tmp_path):
+    summary = train(configured("inat2018,resnet50,224,softmax", mocked), tmp_path)
+    (found,) = summary["test"]["last"]["replicas"]
+    assert len(found["per_class"]) == 8142
+    assert "top5" in found
+    assert "confusion" not in found
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
