@@ -75,9 +75,8 @@ def test_asked_to_stop_it_waits_for_saving_and_is_queued_again(start, tmp_path):
 
 def test_the_head_says_what_preemption_needs():
     """One process for each GPU, as JAX expects it; queued again; a signal before the end."""
-    head = [
-        line.split(maxsplit=1)[1] for line in SCRIPT.read_text().splitlines() if "#SBATCH" in line
-    ]
+    lines = SCRIPT.read_text().splitlines()
+    head = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
     assert "--requeue" in head
     assert "--signal=B:TERM@120" in head
     tasks = {line.partition("=")[2] for line in head if "-per-node=" in line}
