@@ -7,15 +7,18 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test test-torch lint clean
 
-$(VENV)/.installed: setup.py pyproject.toml
+$(BIN)/pip:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; set PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.py pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+# With the package itself, in one go.
+$(VENV)/.installed-dev: setup.py pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	@touch $@
+	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch/demo.py --workdir=demo

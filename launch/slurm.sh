@@ -21,6 +21,10 @@
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 PYTHON=${PYTHON:-.venv/bin/python}
+workdir=
+for argument; do
+  case $argument in --workdir=*) workdir=${argument#*=} ;; esac
+done
 
 asked=
 interrupted=
@@ -40,7 +44,9 @@ while :; do
   # A trapped signal ends wait, not the step, which still saves.
   [ -n "$interrupted" ] || break
 done
-if [ -n "$asked" ] && [ "$status" -eq 0 ]; then
-  scontrol requeue "$SLURM_JOB_ID" || true # preemption has queued it already
+# Preemption may ask the processes of the step alone: then a summary is missing.
+[ ! -d "$workdir" ] || [ -e "$workdir/summary.json" ] || asked=yes
+if [ "$status" -eq 0 ] && [ -n "$asked" ]; then
+  scontrol requeue "$SLURM_JOB_ID" || true # it may have been queued already
 fi
 exit "$status"

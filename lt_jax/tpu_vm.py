@@ -109,7 +109,8 @@ def setup(machine: Machine) -> list[Command]:
     The commit travels along, so that results are kept with it.
     """
     install = (
-        f"rm -rf {CHECKOUT} && git clone --quiet {BUNDLE} {CHECKOUT} && cd {CHECKOUT}"
+        f"rm -rf {CHECKOUT} && git -c advice.detachedHead=false clone --quiet {BUNDLE} {CHECKOUT}"
+        f" && cd {CHECKOUT}"
         " && python3 -m pip install --quiet --user uv"
         f" && python3 -m uv venv --quiet --python={PYTHON} .venv"
         f" && python3 -m uv pip install --quiet --editable '.[{machine.extras}]' 'jax[tpu]'"

@@ -15,7 +15,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # which has what is set here from i
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     ).strip()
     # Compiling is most of the time of tiny programs: done quickly, and once for all processes of
-    # this test run. The folder is new each time, so nothing that was compiled before is tested.
+    # this test run; what is to be compiled as users have it takes `compiling.optimised_jit`. The
+    # folder is new each time, so nothing that was compiled before is tested.
     COMPILED = tempfile.mkdtemp(prefix="lt_jax_compiled_")
     atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
@@ -41,16 +42,3 @@ def x64():
     """The test runs in float64."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture(scope="module")
-def optimised():
-    """Programs of the module are compiled as those of users are, and not so quickly."""
-
-    def disable(most: bool):
-        jax.config.update("jax_disable_most_optimizations", most)
-        jax.clear_caches()  # what has been compiled is not looked at again
-
-    disable(False)
-    yield
-    disable(True)

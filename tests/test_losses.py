@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 import reference
+from compiling import optimised_jit
 
 from lt_jax import longtail, losses
 from lt_jax.errors import InputError
@@ -22,8 +23,6 @@ from lt_jax.losses import margins, partial_label, reweighted
 from lt_jax.losses.priors import seesaw_logits
 
 ROOT = Path(__file__).parents[1]
-# Checks of the mathematics, not of the compiled code, are compiled in half the time.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 COUNTS = np.array([500, 120, 60, 20, 4])
 KEY = jax.random.key(7)
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
@@ -126,7 +125,7 @@ def check_golden(case, rtol, gradient_rtol, gradient_floor):
     }
 
     # What is compared in float32 is compiled as users have it.
-    @(quick_jit if rtol < 1e-6 else jax.jit)
+    @(jax.jit if rtol < 1e-6 else optimised_jit)
     def compute(logits, cosines):
         def values(name):
             """Loss and gradient for each entry of the case, stacked."""
@@ -190,7 +189,7 @@ def test_golden_clouded_logits(golden):
 
 
 def check_golden_partial_labels(plm, rtol):
-    @(quick_jit if rtol < 1e-6 else jax.jit)
+    @(jax.jit if rtol < 1e-6 else optimised_jit)
     def compute(labels, ratio, ideal, probabilities, targets, positives, negatives):
         return (
             partial_label.keep_probabilities(labels, ratio, ideal),
@@ -239,7 +238,7 @@ CLOUD = {"noise": 0.7, "margin": 0.2, "scale": 5.0}
 REBALANCE = {"alpha": 0.2, "beta": 5.0, "mu": 0.3, "kappa": 0.1}
 
 
-@quick_jit
+@jax.jit
 def own_values(z, f, y):
     """Every loss with options other than the defaults."""
     gcl = partial(losses.gaussian_clouded_cross_entropy, f, y, COUNTS, key=KEY, **CLOUD)
@@ -326,7 +325,7 @@ def test_losses_against_optax():
     logits, labels = (jnp.asarray(x) for x in random_inputs("integers"))
     multi_hot = jnp.asarray(random_inputs("multi-hot")[1])
 
-    @quick_jit
+    @jax.jit
     def compute(z, y, t):
         pairs = {
             "softmax": (
@@ -353,8 +352,8 @@ def test_seesaw_factors_carry_no_gradient(x64):
     """The gradient is that of the cross-entropy of the adjusted logits, softmax minus target."""
     logits, labels = random_inputs("integers")
     targets = reference.one_hot(labels, 5)
-    adjusted = quick_jit(seesaw_logits)(logits, targets, np.log(COUNTS))
-    gradient = quick_jit(jax.grad(lambda z: losses.seesaw_loss(z, labels, COUNTS).sum()))(logits)
+    adjusted = jax.jit(seesaw_logits)(logits, targets, np.log(COUNTS))
+    gradient = jax.jit(jax.grad(lambda z: losses.seesaw_loss(z, labels, COUNTS).sum()))(logits)
     expected = np.array([reference.softmax(np.asarray(z)) for z in adjusted]) - targets
     np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-12)
 
@@ -387,7 +386,7 @@ def compiled_on_three_classes(names, dtype):
     """Loss and gradient of those losses; a loss with a gamma at each of them, ``[4, B, ...]``."""
     functions = losses_of(COUNTS[:3])
 
-    @(jax.jit if dtype == jnp.float32 else quick_jit)
+    @(optimised_jit if dtype == jnp.float32 else jax.jit)
     def compute(logits, labels, where):
         def both(name):
             loss = partial(functions[name], labels=labels, where=where)
@@ -446,7 +445,7 @@ def test_saturated_focal_keeps_the_right_slope(x64):
     """A wrong label at logit -1e4 costs 1e4 at slope -1, whatever gamma; a right one nothing."""
     logits, labels = jnp.array([[-1e4, 1e4], [1e4, -1e4]]), jnp.array([0, 0])
 
-    @quick_jit
+    @jax.jit
     @jax.vmap
     def compute(gamma):
         return [
@@ -581,7 +580,7 @@ def test_balanced_priors_only_shift_the_logits():
 
 
 def test_cloud_is_a_clipped_normal_of_one_third():
-    cloud = np.asarray(quick_jit(partial(margins.draw_cloud, shape=(400, 500)))(KEY))
+    cloud = np.asarray(jax.jit(partial(margins.draw_cloud, shape=(400, 500)))(KEY))
     assert np.abs(cloud).max() == 1.0
     # 2e5 draws: the mean and the standard deviation err by less than 5 of their own deviations.
     assert abs(cloud.mean()) < 5 / 3 / np.sqrt(cloud.size)
@@ -593,7 +592,7 @@ def test_cloud_is_a_clipped_normal_of_one_third():
 
 def test_cloud_never_helps_a_class_and_stops_at_pi():
     f = jnp.linspace(-1.0, 1.0, 41)[:, None]
-    clouded = quick_jit(
+    clouded = jax.jit(
         jax.vmap(
             lambda size: margins.angular_clouded_logits(
                 f, jnp.zeros_like(f), size[None], jnp.ones_like(f), noise=1.0, scale=1.0
@@ -608,7 +607,7 @@ def test_cloud_never_helps_a_class_and_stops_at_pi():
 
 # Facts of partial label masking
 
-UPDATE = quick_jit(partial_label.updated_ideal_ratio)
+UPDATE = jax.jit(partial_label.updated_ideal_ratio)
 
 
 def test_log_updates_sum_to_zero():
@@ -673,7 +672,7 @@ def test_kept_labels_have_the_ideal_ratio_in_expectation():
     labels = (jnp.arange(n) < positives)[:, None].astype(jnp.float32)
     ratio = positives / (n - positives)
 
-    @quick_jit
+    @jax.jit
     @jax.vmap
     def kept(key, ideal):
         loss = losses.partial_label_masked_cross_entropy(
@@ -696,7 +695,7 @@ def masked_surely(base, labels, ideal):
 
     An ideal of 1e-30 drops every positive of its class, one of 1e30 every negative.
     """
-    loss = quick_jit(
+    loss = jax.jit(
         lambda z: value_and_gradient(
             lambda z: losses.partial_label_masked_cross_entropy(
                 z, labels, np.ones(3), np.array(ideal), key=KEY, base=base
@@ -743,7 +742,7 @@ def test_histograms_leave_padding_out_and_hold_the_ends():
     probabilities = jnp.array([[0.0, 1.0], [0.05, 0.95], [0.5, 0.5]])
     targets = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     where = jnp.array([True, True, False])
-    positives, negatives = quick_jit(partial_label.probability_histograms)(
+    positives, negatives = jax.jit(partial_label.probability_histograms)(
         probabilities, targets, where=where
     )
     assert positives.dtype == jnp.int32

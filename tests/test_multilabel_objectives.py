@@ -1,6 +1,6 @@
 """Objectives on multi-hot labels: values, classes that none or all have, what is refused."""
 
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ from lt_jax import longtail, losses, objectives
 from lt_jax.errors import InputError
 from lt_jax.objectives import METHODS, build_objective, check_multi_label, method_spec
 
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 KEY = jax.random.key(3)
 NUM_EXAMPLES = 40
 COUNTS = {"ordinary": (30, 12, 7, 2, 1), "constant": (40, 0, 19, 3, 1)}
@@ -111,7 +110,7 @@ def test_methods_against_the_second_implementation(kind, x64):
     z, labels, shift, expected = expected_losses(kind)
     assert set(SIGMOID_METHODS) <= set(expected)
     steps = {name: objective_of(name, kind) for name in expected}
-    actual = quick_jit(
+    actual = jax.jit(
         lambda z, y: {
             name: objective.apply(masking(objective, shift), KEY, z, y)[0]
             for name, objective in steps.items()
@@ -128,7 +127,7 @@ def test_constant_classes_are_trained_around(name):
     x = np.random.default_rng(5).normal(size=(NUM_EXAMPLES, 8)).astype(np.float32)
     objective = objective_of(name, "constant")
 
-    @quick_jit
+    @jax.jit
     def train(weights, bias):
         def step(carry, n):
             parameters, state = carry
@@ -156,7 +155,7 @@ def test_large_logits_of_multi_hot_labels_stay_finite(kind):
     labels = multi_hot(kind)
     logits = np.random.default_rng(0).choice([-1e4, 0.0, 1e4], size=labels.shape)
     objective = {name: objective_of(name, kind) for name in (*SIGMOID_METHODS, *COMPOSED[:3])}
-    results = quick_jit(
+    results = jax.jit(
         lambda z, y: {name: step_of(o)(o.init(), z, y) for name, o in objective.items()}
     )(jnp.float32(logits), labels)
     for name, tree in results.items():
@@ -171,7 +170,7 @@ def test_accepted_objectives_judge_each_class_by_its_own_logit():
     moved[:, 2] = logits[:, 2]
     accepted = {name: objective_of(name, "ordinary") for name in (*SIGMOID_METHODS, *COMPOSED)}
     refused = {"cross_entropy": objective_of("cross_entropy", "ordinary")}
-    gradients = quick_jit(
+    gradients = jax.jit(
         lambda *logits: {
             name: [step_of(o)(o.init(), z, labels)[1][:, 2] for z in logits]
             for name, o in (accepted | refused).items()

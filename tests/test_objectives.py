@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from compiling import optimised_jit
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lt_jax import losses, objectives
@@ -19,8 +20,6 @@ from lt_jax.errors import InputError
 from lt_jax.losses import margins
 from lt_jax.objectives import BASES, METHODS, TRANSFORMS, build_objective, chain, method_spec
 
-# Checks of the mathematics, not of the compiled code, are compiled in half the time.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 COUNTS = np.array([500, 120, 60, 20, 4])
 CLASSES = len(COUNTS)
 KEY = jax.random.key(11)
@@ -84,7 +83,9 @@ def in_float32(name):
     """What `step_of` gives for the whole batch, compiled as users have it."""
     logits, labels = batch()
     objective = objective_of(name)
-    return jax.jit(step_of(objective))(active_state(objective), KEY, jnp.float32(logits), labels)
+    return optimised_jit(step_of(objective))(
+        active_state(objective), KEY, jnp.float32(logits), labels
+    )
 
 
 def assert_trees_close(one, other, **tolerance):
@@ -130,7 +131,7 @@ def test_large_logits_stay_finite(name, dtype):
         loss, state, gradient = in_float32(name)
     else:
         objective = objective_of(name)
-        loss, state, gradient = quick_jit(step_of(objective))(
+        loss, state, gradient = jax.jit(step_of(objective))(
             active_state(objective), KEY, jnp.asarray(logits, dtype), labels
         )
     assert loss.dtype == jnp.float32
@@ -149,7 +150,7 @@ def test_gradients_and_replicas(name, x64):
         spec["transforms"]["seesaw"]["compensation"] = 0.0
     objective = build_objective(spec, COUNTS, steps_per_epoch=4)
     state, step = active_state(objective), step_of(objective)
-    single = quick_jit(step)
+    single = jax.jit(step)
     direction, size = np.random.default_rng(1).normal(size=logits.shape), 1e-6
     replicas = [logits, logits + size * direction, logits - size * direction]
     loop = [single(state, KEY, jnp.asarray(z), labels) for z in replicas]
@@ -159,7 +160,7 @@ def test_gradients_and_replicas(name, x64):
     np.testing.assert_allclose(given, difference, rtol=1e-6, atol=3e-8)
 
     states, keys = jax.tree.map(lambda x: jnp.stack([x] * 3), state), jnp.stack([KEY] * 3)
-    together = quick_jit(jax.vmap(step, in_axes=(0, 0, 0, None)))(
+    together = jax.jit(jax.vmap(step, in_axes=(0, 0, 0, None)))(
         states, keys, jnp.stack(replicas), labels
     )
     for i, alone in enumerate(loop):
@@ -194,7 +195,7 @@ def test_class_permutation_equivariance(monkeypatch):
 
     logits, labels = (x[:ORDINARY] for x in batch())
     same = np.arange(CLASSES)
-    one, other = quick_jit(
+    one, other = jax.jit(
         lambda z, y: (
             losses_in(same, z, y),
             losses_in(order, z[:, order], jnp.asarray(np.argsort(order))[y]),
@@ -211,7 +212,7 @@ def test_methods_equal_the_plain_functions():
     ratio = losses.label_ratio(COUNTS)
     ideal = np.float32(ratio) * IDEAL_SHIFT.astype(np.float32)
 
-    @quick_jit
+    @jax.jit
     def plain(z, y):
         masked = partial(losses.partial_label_masked_cross_entropy, z, y, ratio, ideal, key=key)
         clouded = partial(losses.gaussian_clouded_cross_entropy, z, y, COUNTS, key=key)
@@ -330,7 +331,7 @@ def test_four_transforms_in_one_chain(base):
     other = chain(*transforms[::-1], base=base)
     state = active_state(objective)
     arguments = (state, KEY, jnp.float32(logits), labels)
-    loss, new_state, gradient = quick_jit(step_of(objective))(*arguments)
+    loss, new_state, gradient = jax.jit(step_of(objective))(*arguments)
     assert np.isfinite(gradient).all()
     for a, b in zip(other.init(), objective.init(), strict=True):
         assert type(a) is type(b)
@@ -366,7 +367,7 @@ def test_labels_of_both_ranks_agree_where_they_mean_the_same():
     for name in ("cross_entropy", "cb_softmax", "focal", "plm"):
         objective = objective_of(name)
         state = active_state(objective)
-        one_hot, _ = quick_jit(objective.apply)(
+        one_hot, _ = jax.jit(objective.apply)(
             state, KEY, jnp.float32(logits), np.eye(CLASSES)[labels]
         )
         np.testing.assert_allclose(one_hot, in_float32(name)[0][:ORDINARY], rtol=2e-6)
@@ -437,7 +438,7 @@ def test_deferred_switches_at_exactly_its_step():
         objectives.deferred(mask, 3),
         base=SIGMOID,
     )
-    step = quick_jit(objective.apply)
+    step = jax.jit(objective.apply)
     plain = reference.sigmoid_cross_entropy(logits, labels)
     weighted = reference.class_balanced_weights(COUNTS, 0.99)[labels] * plain
     state = objective.init()
@@ -460,7 +461,7 @@ def test_partial_label_state_follows_the_second_implementation():
         objectives.partial_label_mask(COUNTS, update_every=every, rate=rate, num_examples=n),
         base=SIGMOID,
     )
-    step = quick_jit(objective.apply)
+    step = jax.jit(objective.apply)
     state, ratio = objective.init(), COUNTS / (n - COUNTS)
     np.testing.assert_allclose(state[0].ideal_ratio, ratio, rtol=1e-6)
     ideal, seen = ratio, np.zeros((2, CLASSES, 10), int)
@@ -495,7 +496,7 @@ def test_padding_rows_are_neither_loss_nor_state():
         base=SIGMOID,
     )
 
-    @quick_jit
+    @jax.jit
     def step(z):
         def summed(z):
             loss, state = objective.apply(active_state(objective), KEY, z, labels, where)
@@ -526,7 +527,7 @@ def test_eight_devices_see_one_global_batch():
         objectives.partial_label_mask(COUNTS, update_every=3, rate=0.5),
         base=SIGMOID,
     )
-    rng, step = np.random.default_rng(5), quick_jit(objective.apply)
+    rng, step = np.random.default_rng(5), jax.jit(objective.apply)
     one = many = objective.init()
     many = jax.device_put(many, whole)
     for i in range(4):
@@ -626,7 +627,7 @@ def test_bad_specs(spec, sentence):
 def first_step_that_differs(objective, changed):
     """At which call, counted from 0, `changed` of the state first holds."""
     logits, labels = (x[:ORDINARY] for x in batch())
-    step, state = quick_jit(objective.apply), objective.init()
+    step, state = jax.jit(objective.apply), objective.init()
     for n in range(12):
         loss, state = step(state, KEY, jnp.float32(logits), labels)
         if changed(np.asarray(loss), state):

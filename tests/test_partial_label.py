@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from compiling import optimised_jit
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lt_jax import losses, objectives
 from lt_jax.losses import partial_label
 from lt_jax.objectives import build_objective, chain, method_spec, partial_label_mask
 
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SIGMOID = objectives.sigmoid_cross_entropy
 NUM_EXAMPLES = 64
 # Of 64 examples: the first class is always there, the second never, the last in one alone.
@@ -40,7 +40,7 @@ def masked(**options):
 def run(objective, steps, step=None, place=lambda x, rows: x):
     """The states after each of so many steps over the examples, the first not counted."""
     logits, labels = examples()
-    step = step or quick_jit(objective.apply)
+    step = step or jax.jit(objective.apply)
     state, states = place(objective.init(), False), []
     for n in range(steps):
         rows = np.arange(n * BATCH, (n + 1) * BATCH) % NUM_EXAMPLES
@@ -70,7 +70,7 @@ def test_ratio_of_kept_labels_in_expectation(kind):
     objective = chain(transform, base=SIGMOID)
     state = (objective.init()[0]._replace(ideal_ratio=jnp.asarray(ideal, jnp.float32)),)
 
-    @quick_jit
+    @jax.jit
     @jax.vmap
     def kept(key):
         def loss(z):
@@ -115,10 +115,10 @@ def test_shares_are_masked_and_updated_as_ratios():
 # With a focal factor the compiler may fuse another product with another sum once a mask lies
 # between them, which rounds differently; at level 0 it fuses none.
 PAIRS = (
-    ("plm", "sigmoid", jax.jit),
-    ("plm+class_balanced", "cb_sigmoid", jax.jit),
-    ("plm+class_balanced+focal", "cb_focal", quick_jit),
-    ("plm_softmax", "cross_entropy", jax.jit),
+    ("plm", "sigmoid", optimised_jit),
+    ("plm+class_balanced", "cb_sigmoid", optimised_jit),
+    ("plm+class_balanced+focal", "cb_focal", jax.jit),
+    ("plm_softmax", "cross_entropy", optimised_jit),
 )
 
 
@@ -167,7 +167,7 @@ def test_equal_ratios_keep_everything_whatever_the_ratio():
     """Also where a ratio divided by itself might round to less than 1, as by a reciprocal."""
     ratio = np.exp(np.random.default_rng(0).uniform(-12, 12, 20_000)).astype(np.float32)
     targets = np.arange(2, dtype=np.float32)[:, None] * np.ones_like(ratio)
-    keep = jax.jit(lambda ideal: partial_label.keep_probabilities(targets, ratio, ideal))
+    keep = optimised_jit(lambda ideal: partial_label.keep_probabilities(targets, ratio, ideal))
     assert (keep(ratio) == 1).all()
     assert (keep(np.nextafter(ratio, 0)) < 1).any(-1).tolist() == [False, True]
 
@@ -179,7 +179,7 @@ def test_classes_that_none_or_all_have_are_left_alone():
     """They keep their ratio, join no statistic and lose no label; the others' steps sum to 0."""
     options = {"update_every": EVERY, "num_examples": NUM_EXAMPLES, "rate": 0.2, "bound": 1e6}
     objective = chain(partial_label_mask(COUNTS, **options), base=SIGMOID)
-    step = quick_jit(objective.apply)
+    step = jax.jit(objective.apply)
     states = run(objective, 3 * EVERY, step)
     before = states[0][0].ideal_ratio
     assert before[~VARIABLE].tolist() == [1, 1]
@@ -190,7 +190,7 @@ def test_classes_that_none_or_all_have_are_left_alone():
         assert (moved[~VARIABLE] == 0).all()
         assert (moved[VARIABLE] != 0).all()
     without = chain(partial_label_mask(COUNTS[VARIABLE], **options), base=SIGMOID)
-    narrow = quick_jit(without.apply)
+    narrow = jax.jit(without.apply)
     alone = run(without, 3 * EVERY, lambda s, k, z, y: narrow(s, k, z[:, VARIABLE], y[:, VARIABLE]))
     np.testing.assert_allclose(before[VARIABLE], alone[-1][0].ideal_ratio, rtol=1e-6)
     # An ideal of nearly 0 masks every positive, but not that of a class which all have.
@@ -202,7 +202,7 @@ def test_classes_that_none_or_all_have_are_left_alone():
 
 def test_report_is_of_the_last_finished_interval():
     objective = masked(rate=0.3)
-    report = quick_jit(objective.report)
+    report = jax.jit(objective.report)
     start = report(objective.init())
     ratio = np.where(VARIABLE, data_ratio(), 1.0)
     for name, value in start.items():
@@ -261,7 +261,7 @@ def test_same_state_on_one_and_on_eight_devices():
     spec = method_spec("plm+class_balanced+focal")
     spec["transforms"]["partial_label_mask"]["rate"] = 0.4
     objective = build_objective(spec, COUNTS, steps_per_epoch=EVERY, num_examples=NUM_EXAMPLES)
-    step = jax.jit(objective.apply)
+    step = optimised_jit(objective.apply)
     one = run(objective, 5 * EVERY, step)
     many = run(
         objective, 5 * EVERY, step, lambda x, split: jax.device_put(x, rows if split else whole)
@@ -283,7 +283,7 @@ def check_facts(base=SIGMOID):
     first = objective.init()[0]
     state, key = (first._replace(ideal_ratio=first.ideal_ratio * shift),), jax.random.key(0)
 
-    @quick_jit
+    @jax.jit
     def gradient(z, state):
         def mean(z):
             loss, new = objective.apply(state, key, z, labels)

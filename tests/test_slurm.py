@@ -73,11 +73,20 @@ def test_asked_to_stop_it_waits_for_saving_and_is_queued_again(start, tmp_path):
     assert (tmp_path / "control").read_text() == "requeue 17\n"
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_that_was_stopped_behind_its_back_is_queued_again(finished, start, tmp_path):
+    """Preemption may signal the processes of the step alone; they save and end with 0."""
+    (tmp_path / "run").mkdir()
+    if finished:
+        (tmp_path / "run/summary.json").touch()
+    assert start(f"--workdir={tmp_path / 'run'}").wait(60) == 0
+    assert (tmp_path / "control").exists() == (not finished)
+
+
 def test_the_head_says_what_preemption_needs():
     """One process for each GPU, as JAX expects it; queued again; a signal before the end."""
-    head = [
-        line.split(maxsplit=1)[1] for line in SCRIPT.read_text().splitlines() if "#SBATCH" in line
-    ]
+    lines = SCRIPT.read_text().splitlines()
+    head = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
     assert "--requeue" in head
     assert "--signal=B:TERM@120" in head
     tasks = {line.partition("=")[2] for line in head if "-per-node=" in line}

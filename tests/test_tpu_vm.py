@@ -1,5 +1,6 @@
 """TPU VMs without gcloud: a program in its place plays them, two workers each a home directory."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -93,11 +94,18 @@ def cloud(tmp_path, monkeypatch):
     """A folder with what is known of the machine; commands find the players on their path."""
     folder = tmp_path / "cloud"
     (folder / "bin").mkdir(parents=True)
-    program(folder / "bin/gcloud", f"#!{sys.executable}\n{GCLOUD}")
+    program(folder / "bin/gcloud", f"#!{sys.executable} -SE\n{GCLOUD}")
     program(folder / "bin/python3", f"#!/usr/bin/env bash\n{PYTHON3}")
     program(folder / "bin/hostname", '#!/usr/bin/env bash\necho "worker-$WORKER"\n')
     program(folder / "train", TRAIN)
     (folder / "behaviour").write_text("exit 0")
+    # A checkout that is cloned in no time.
+    (folder / "checkout/launch").mkdir(parents=True)
+    (folder / "checkout/launch/train.py").touch()
+    git = ["git", "-C", folder / "checkout", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "All"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(tpu_vm, "ROOT", folder / "checkout")
     machines(folder, ["CREATING", "READY"])
     monkeypatch.setenv("CLOUD", str(folder))
     monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
@@ -234,12 +242,8 @@ def test_lines_pasted_into_a_shell_do_what_the_verbs_do(cloud):
 def test_machines_are_asked_for_in_the_words_of_gcloud():
     """Checked by hand against `gcloud compute tpus ... create --help` of version 528."""
     where = "--zone=us-central2-b --project=p --network=n"
-    own = Machine(
-        "a", "us-central2-b", "v4-16", "tpu-ubuntu2204-base", "p", False, ("--network=n",)
-    )
-    spot = Machine(
-        "a", "us-central2-b", "v4-16", "tpu-ubuntu2204-base", "p", True, ("--network=n",)
-    )
+    own = dataclasses.replace(OWN, project="p", create_flags=("--network=n",))
+    spot = dataclasses.replace(own, spot=True)
     assert shlex.join(tpu_vm.create(own)[0]) == (
         "gcloud compute tpus tpu-vm create a "
         f"--accelerator-type=v4-16 --version=tpu-ubuntu2204-base {where}"
@@ -265,12 +269,13 @@ FLAGS = (
 )
 
 
-def test_a_dry_run_of_resume_prints_every_command_and_calls_none(cloud):
+def test_a_dry_run_of_resume_prints_every_command_and_calls_none(cloud, monkeypatch):
     done = script("resume", *FLAGS, "--dry_run", "--", *RUN)
     assert done.returncode == 0, done.stderr
     assert calls(cloud) == []
     lines = [line for line in done.stdout.splitlines() if not line.startswith("#")]
     machines(cloud, ["QUEUED", "READY", "PREEMPTED"], ["READY"])
+    monkeypatch.setattr(tpu_vm, "ROOT", ROOT)
     resume()
     for call in calls(cloud):
         assert ["gcloud", *call] in [shlex.split(line) for line in lines]
