@@ -142,6 +142,11 @@ def assemble(
         splits = {**splits, "train": splits["train"]._replace(images=images)}
     objective, optimizer = training.objective, training.optimizer
     fsdp = config["train"]["fsdp"] and mesh.size > 1
+    if fsdp and config["replicas"] > 1:
+        raise InputError(
+            f"config.train.fsdp is True and config.replicas {config['replicas']}; expected one"
+            " replica, as memory is short"
+        )
     scoring = scoring_for(dataset.multi_label, dataset.class_counts, **config["metrics"])
     replicas = make_replicas(
         lambda key, replica: init_state(

@@ -17,7 +17,7 @@ from pathlib import Path
 import scipy.stats  # noqa: F401  (what a run imports late, it finds imported)
 import sklearn.metrics  # noqa: F401
 import tensorboardX  # noqa: F401
-from tiny_runs import PixelNet, compiled_once, tiny
+from tiny_runs import PixelNet, tiny
 
 from lt_jax import models
 from lt_jax.data import load_dataset
@@ -43,8 +43,7 @@ class Killer:
         try:
             with (self.folder / f"{name}.log").open("a") as log:
                 os.dup2(log.fileno(), 2)
-            with compiled_once(self.folder / "compiled"):
-                train(CONFIG, self.folder / name, dataset=self.dataset)
+            train(CONFIG, self.folder / name, dataset=self.dataset)
             os._exit(0)
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)

@@ -23,8 +23,6 @@ from lt_jax.train import train
 
 pytest.importorskip("grain")
 Image = pytest.importorskip("PIL.Image")
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 COUNT, SIZE, BATCH, STEPS = 60, 6, 16, 3
 LABELS = np.arange(COUNT) % 3
 

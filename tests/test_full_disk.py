@@ -19,7 +19,6 @@ from lt_jax.train import train
 from lt_jax.writers import MetricsFile, TensorBoard, read_metrics
 
 pytestmark = [
-    pytest.mark.usefixtures("compiled_quickly"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 

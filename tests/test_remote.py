@@ -18,7 +18,6 @@ from lt_jax.stage1 import config_of
 from lt_jax.train import train
 
 pytestmark = [
-    pytest.mark.usefixtures("compiled_quickly"),
     pytest.mark.skipif(not importlib.util.find_spec("gcsfs"), reason="needs lt_jax[gcs]"),
 ]
 

@@ -12,7 +12,6 @@ from lt_jax.models import MODELS, VisionTransformer, ViTTiny, create_model, load
 from lt_jax.models.names import vit_name
 from lt_jax.state import make_network
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 IMAGE, PATCH, WIDTH, HEADS, DEPTH = (8, 12, 3), 4, 16, 4, 2
 
 

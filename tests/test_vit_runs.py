@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_runs import Killed, checkpoint, compiled_folder, compiled_once, dying, leaves, tiny
+from tiny_runs import Killed, checkpoint, dying, leaves, tiny
 
 from lt_jax import models
 from lt_jax.extract import extract_features
@@ -30,8 +30,8 @@ def run(method, **fields):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_network(tmp_path_factory):
-    with compiled_once(compiled_folder(tmp_path_factory)), pytest.MonkeyPatch.context() as patch:
+def _small_network():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "small_vit", Small)
         yield
 

@@ -1,0 +1,126 @@
+"""What devices hold and tell each other: weights split on request, one sum of gradients a step."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+from tiny_runs import PixelNet, leaves, rows, tiny
+
+from lt_jax import models, sharding
+from lt_jax.errors import InputError
+from lt_jax.models import VisionTransformer
+from lt_jax.prepare import prepare
+from lt_jax.train import train
+
+
+class Wide(VisionTransformer):
+    """Large enough to be worth splitting, at one block."""
+
+    num_features, num_heads, depth, patch_size = 64, 2, 1, 4
+
+
+@pytest.fixture(autouse=True)
+def networks(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "wide", Wide)
+    monkeypatch.setitem(models.MODELS, "pixels", PixelNet)
+
+
+def config_of(**fields):
+    """A few steps on all eight devices."""
+    return tiny(**{"train__num_devices": 8, "augment__flip": True, **fields})
+
+
+def of_transformer(**fields):
+    return config_of(model__name="wide", optimizer__learning_rate=0.02, **fields)
+
+
+def test_split_weights_train_like_whole_ones(tmp_path):
+    """FSDP: each device holds an eighth, and a run goes on either way."""
+    whole = train(of_transformer(), tmp_path / "whole")
+    split = train(of_transformer(train__fsdp=True), tmp_path / "split")
+    losses = [[r["loss"] for r in rows(tmp_path / n) if r["split"] == "train"] for n in (
+        "whole", "split",
+    )]  # fmt: skip
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    for one, other in zip(leaves(tmp_path / "whole"), leaves(tmp_path / "split"), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-4)
+    assert split["training"]["parameters"] == whole["training"]["parameters"]
+    (tmp_path / "split" / "summary.json").unlink()
+    again = train(of_transformer(), tmp_path / "split")  # whole again, from the split checkpoint
+    assert again["test"] == split["test"]
+
+
+def test_each_device_holds_its_share(tmp_path):
+    run = prepare(of_transformer(train__fsdp=True), tmp_path)
+    keys = jax.random.split(jax.random.key(0), 1)
+    states = run.replicas.init(keys)
+    order = np.asarray(run.replicas.order(keys, 0))[:, :1]
+    after, _ = run.replicas.advance(states, keys, run.splits["train"], order)
+    for state in (run.replicas.init(keys), after):
+        for tree in (state.params, state.optimizer, state.best.params):
+            large = [leaf for leaf in jax.tree.leaves(tree) if leaf.size >= 1 << 14]
+            assert large
+            for leaf in large:
+                assert leaf.addressable_shards[0].data.size * 8 == leaf.size
+
+
+def test_split_weights_are_for_one_replica(tmp_path):
+    with pytest.raises(InputError, match=r"config.train.fsdp is True and config.replicas 2; expec"):
+        train(of_transformer(train__fsdp=True, replicas=2), tmp_path)
+
+
+def test_the_longest_axis_that_can_be_shared_is_split():
+    mesh = sharding.make_mesh(8)
+    spec = sharding.split_largest(mesh, (1, 100, 512, 300), first=1).spec
+    assert tuple(spec) == (None, None, "batch")
+    for shape in ((1, 8, 8), (8, 99_999)):  # too small, and not to be shared evenly
+        assert tuple(sharding.split_largest(mesh, shape, first=1).spec) == ()
+
+
+def compiled_step(config, tmp_path):
+    """The compiled text of a step of one replica."""
+    run = prepare(config, tmp_path)
+    keys = jax.random.split(jax.random.key(0), 1)
+    states = run.replicas.init(keys)
+    order = np.asarray(run.replicas.order(keys, 0))[:, :1]
+    (programs,) = (
+        cell.cell_contents
+        for cell in run.replicas.advance.__closure__
+        if hasattr(cell.cell_contents, "advance")
+    )
+    lowered = programs.advance.lower(states[0], keys[0], run.splits["train"], order[0])
+    return lowered.compile().as_text()
+
+
+def collectives(text):
+    """Kinds and the shapes of what they carry."""
+    found = re.findall(
+        r" = (\(?[^()]*(?:\([^()]*\))?[^()]*?\)?) "
+        r"(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(",
+        text,
+    )
+    return [(kind, re.findall(r"\w+\[([\d,]*)\]", shapes)) for shapes, kind in found]
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "plm"])
+def test_a_step_sums_all_gradients_at_once_and_gathers_nothing(tmp_path, objective):
+    """Beside them devices share only sums by channel, of batch norm, and by class, of PLM."""
+    config = tiny(objective, train__num_devices=8, model__name="small", augment__crop_padding=1)
+    found = collectives(compiled_step(config, tmp_path))
+    assert {kind for kind, _ in found} == {"all-reduce"}
+    kernels = [[s for s in shapes if s.count(",") == 3] for _, shapes in found]
+    assert [len(group) for group in kernels if group] == [3]  # the kernels of all three layers
+    widths = {16, 32, 64}  # channels
+    for _, shapes in found:
+        for shape in shapes:
+            sizes = [int(n) for n in shape.split(",") if n]
+            few = len(sizes) <= 2 and np.prod(sizes) <= max(widths) * 10
+            assert few or shape.count(",") == 3
+
+
+def test_what_is_found_in_a_step_would_be_a_gather(tmp_path):
+    """The same search finds one where there is one: mixup's partners are on other devices."""
+    config = tiny(train__num_devices=8, model__name="small", augment__mixup_alpha=1.0)
+    kinds = {kind for kind, _ in collectives(compiled_step(config, tmp_path))}
+    assert kinds > {"all-reduce"}
