@@ -71,7 +71,7 @@ def test_processes_end_with_a_parent_that_is_killed():
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED)], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": path}, timeout=120,
+        env={**os.environ, "PYTHONPATH": path}, timeout=300,
     )  # fmt: skip
     pid = int(done.stdout)
     deadline = time.monotonic() + 20
