@@ -1,6 +1,7 @@
 """What devices hold and tell each other: weights split on request, one sum of gradients a step."""
 
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -79,17 +80,13 @@ def test_the_longest_axis_that_can_be_shared_is_split():
 
 
 def compiled_step(config, tmp_path):
-    """The compiled text of a step of one replica."""
+    """The compiled text of a step of all replicas side by side."""
+    config.replica_mode = "vmap"
     run = prepare(config, tmp_path)
-    keys = jax.random.split(jax.random.key(0), 1)
-    states = run.replicas.init(keys)
+    keys = jax.random.split(jax.random.key(0), config.replicas)
     order = np.asarray(run.replicas.order(keys, 0))[:, :1]
-    (programs,) = (
-        cell.cell_contents
-        for cell in run.replicas.advance.__closure__
-        if hasattr(cell.cell_contents, "advance")
-    )
-    lowered = programs.advance.lower(states[0], keys[0], run.splits["train"], order[0])
+    advance: Any = run.replicas.advance
+    lowered = advance.lower(run.replicas.init(keys), keys, run.splits["train"], order)
     return lowered.compile().as_text()
 
 
@@ -103,20 +100,18 @@ def collectives(text):
     return [(kind, re.findall(r"\w+\[([\d,]*)\]", shapes)) for shapes, kind in found]
 
 
-@pytest.mark.parametrize("objective", ["cross_entropy", "plm"])
-def test_a_step_sums_all_gradients_at_once_and_gathers_nothing(tmp_path, objective):
+@pytest.mark.parametrize(("objective", "replicas"), [("plm", 1), ("cross_entropy", 3)])
+def test_a_step_sums_all_gradients_at_once_and_gathers_nothing(tmp_path, objective, replicas):
     """Beside them devices share only sums by channel, of batch norm, and by class, of PLM."""
-    config = tiny(objective, train__num_devices=8, model__name="small", augment__crop_padding=1)
+    config = tiny(objective, train__num_devices=8, model__name="small", replicas=replicas)
+    config.augment.crop_padding = 1
     found = collectives(compiled_step(config, tmp_path))
     assert {kind for kind, _ in found} == {"all-reduce"}
-    kernels = [[s for s in shapes if s.count(",") == 3] for _, shapes in found]
-    assert [len(group) for group in kernels if group] == [3]  # the kernels of all three layers
-    widths = {16, 32, 64}  # channels
-    for _, shapes in found:
-        for shape in shapes:
-            sizes = [int(n) for n in shape.split(",") if n]
-            few = len(sizes) <= 2 and np.prod(sizes) <= max(widths) * 10
-            assert few or shape.count(",") == 3
+    kernels = [[s for s in shapes if s.count(",") >= 3] for _, shapes in found]
+    # Those of three layers, in one group.
+    assert [len(group) for group in kernels if group] == [3 * replicas]
+    for shape in (s for _, shapes in found for s in shapes if s.count(",") < 3):
+        assert np.prod([int(n) for n in shape.split(",") if n]) <= 10 * 64 * replicas
 
 
 def test_what_is_found_in_a_step_would_be_a_gather(tmp_path):
