@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lt_jax import processes
 from lt_jax.errors import InputError, StorageError, first_line
+from lt_jax.files import cache_folder
 from lt_jax.loop import NonFiniteError
 
 BAD_INPUT, NOT_FINITE, NOT_SAVED, LEFT_ALONE = 2, 3, 4, 5  # exit statuses
@@ -65,6 +66,15 @@ def _but_closed_loops(unraisable: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(unraisable)
 
 
+def _keep_compiled() -> None:
+    """Compiles once for all runs: programs are kept in the user's cache, unless JAX was told where.
+
+    ``JAX_COMPILATION_CACHE_DIR`` names another folder, ``JAX_ENABLE_COMPILATION_CACHE=0`` none.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+
+
 def _fail(error: Exception, status: int) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(status)
@@ -91,6 +101,7 @@ def main(function: Callable[[], None]) -> None:
             num_processes=NUM_PROCESSES.value,
             process_id=PROCESS_ID.value,
         )
+        _keep_compiled()
         function()
 
     try:

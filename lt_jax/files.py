@@ -53,6 +53,14 @@ def folder_of(name: str | os.PathLike[str]) -> Path:
     return cast(Path, epath.Path(text))
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept from one run to the next; it need not exist.
+
+    ``$XDG_CACHE_HOME/lt_jax``, or ``~/.cache/lt_jax``.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lt_jax"
+
+
 def is_remote(path: Path) -> bool:
     """Whether a path is one in a bucket."""
     return os.fspath(path).startswith(_BUCKETS)

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.files import cache_folder
+
 LARGE = 1_000_000_000  # bytes: what is smaller is read within seconds
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -27,8 +29,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 def remembered(files: Sequence[str], what: str, read: Callable[[], Arrays]) -> Arrays:
     """What was read from files, or is known from an earlier start.
 
-    It is kept in the user's cache (``$XDG_CACHE_HOME`` or ``~/.cache``, folder ``lt_jax``), under a
-    name that changes when a file does. Where that cannot be written, everything is read each time.
+    It is kept in the user's cache, see `lt_jax.files.cache_folder`, under a name that changes when a file does. Where that cannot be written, everything is read each time.
 
     Args:
       files: that are read; in all at least a gigabyte, or nothing is kept.
@@ -46,8 +47,7 @@ def remembered(files: Sequence[str], what: str, read: Callable[[], Arrays]) -> A
         return read()
     facts = [what, [[f, s.st_size, s.st_mtime_ns] for f, s in zip(files, stats, strict=True)]]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lt_jax"
-    path = cache / f"labels-{name}.npz"
+    path = cache_folder() / f"labels-{name}.npz"
     with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile), np.load(path) as f:
         return dict(f)
     arrays = read()
