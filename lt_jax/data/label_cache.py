@@ -29,7 +29,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 def remembered(files: Sequence[str], what: str, read: Callable[[], Arrays]) -> Arrays:
     """What was read from files, or is known from an earlier start.
 
-    It is kept in the user's cache, see `lt_jax.files.cache_folder`, under a name that changes when a file does. Where that cannot be written, everything is read each time.
+    It is kept in the user's cache, see `lt_jax.files.cache_folder`, under a name that changes when
+    a file does. Where that cannot be written, everything is read each time.
 
     Args:
       files: that are read; in all at least a gigabyte, or nothing is kept.
