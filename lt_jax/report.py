@@ -11,6 +11,7 @@ import numpy as np
 
 from lt_jax import environment
 from lt_jax.files import write_text
+from lt_jax.processes import is_writer
 from lt_jax.reported import reported_for
 from lt_jax.summaries import (
     Scores,
@@ -55,6 +56,8 @@ def print_table(summaries: Sequence[Scores]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if not is_writer():
+        return
     names = main_columns(summaries[0])
     header, *rows = table_rows(summaries, names=names)
     seeds = len(summaries[0]["seeds"])

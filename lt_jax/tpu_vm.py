@@ -41,7 +41,7 @@ class Machine:
     project: str = ""
     spot: bool = False
     create_flags: tuple[str, ...] = ()
-    extras: str = "tfds,pretrained"
+    extras: str = "tfds,pretrained,gcs"
 
     def __post_init__(self):
         for field in ("name", "zone"):

@@ -5,9 +5,9 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace("count=8", "count=4")
 
-from tiny_runs import PixelNet, tiny
+from tiny_runs import ColourNet, PixelNet, tiny
 
 from lt_jax import loop, models, processes
 from lt_jax.train import train
@@ -19,7 +19,7 @@ RUNS = {
         "plm+class_balanced", train__epochs=7, replicas=2, train__log_every_steps=1
     ),
     "gcl": lambda: tiny("gcl"),
-    "photographs": lambda: tiny(model__name="small", data__image_size=8, data__stream=True),
+    "photographs": lambda: tiny(model__name="colours", data__image_size=8, data__stream=True),
     "signalled": lambda: tiny("plm", train__epochs=40, train__checkpoint_every_epochs=40),
     "endless": lambda: tiny(train__epochs=100_000, train__log_every_steps=1),
 }
@@ -56,7 +56,7 @@ def main():
     processes.start(
         coordinator=f"localhost:{port}", num_processes=int(count), process_id=int(number)
     )
-    models.MODELS["pixels"] = PixelNet
+    models.MODELS.update(pixels=PixelNet, colours=ColourNet)
     for name in names:
         if name == "signalled" and int(number) == int(count) - 1:
             signal_self(SIGNALLED)

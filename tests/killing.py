@@ -63,7 +63,7 @@ class Killer:
         """Trains and kills; False if the run came to its end before."""
         child, begun = self.start(name), time.monotonic()
         wait = self.draw.uniform(0, 0.03 if writing else seconds)
-        left, before = self.draw.randint(1, 3) if writing else 0, set()
+        left, before = self.draw.randint(2, 4) if writing else 0, set()
         while left or time.monotonic() - begun < wait:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:

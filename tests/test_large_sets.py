@@ -15,10 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_tfds_photographs import builder_of, prepare
+from tiny_runs import ColourNet
 
+from lt_jax import models
 from lt_jax.configuration import check_config
 from lt_jax.data import StreamedImages, load_dataset
 from lt_jax.errors import InputError
+from lt_jax.metrics import single_label
 from lt_jax.train import train
 
 Image = pytest.importorskip("PIL.Image")
@@ -228,7 +231,7 @@ def configured(row, folder):
     """The config of a row, so small that it runs here."""
     config = PHOTOGRAPHS["get_config"](row)
     config.data.update(data_dir=folder, image_size=8, workers=0)
-    config.model.update(name="small", dtype="float32")
+    config.model.update(name="colours", dtype="float32")
     config.train.update(epochs=1, batch_size=2, num_devices=1, tensorboard=False, progress=False)
     return config
 
@@ -253,8 +256,10 @@ def test_a_row_of_another_form_is_refused(row):
         PHOTOGRAPHS["get_config"](row)
 
 
-def test_both_stages_of_gcl_run_on_lists_of_places(mocked, tmp_path):
+def test_both_stages_of_gcl_run_on_lists_of_places(mocked, tmp_path, monkeypatch):
     """Streamed, cropped, jittered and mixed, in both stages, with the config of the paper's row."""
+    monkeypatch.setitem(models.MODELS, "colours", ColourNet)
+    monkeypatch.setattr(single_label, "LARGEST_TABLE", 2)  # as if there were thousands of classes
     apartment = "train/apartment_building-outdoor/00000001.jpg 1"
     lists = places(mocked, ["train/airfield/00000001.jpg 0", apartment, TAIL])
     config = configured("places_lt,resnet152,224,gcl", mocked)
@@ -263,13 +268,8 @@ def test_both_stages_of_gcl_run_on_lists_of_places(mocked, tmp_path):
     summary = train(config, tmp_path)
     assert summary["training"]["steps"] == 1
     assert summary["data"]["class_counts"] == [1, 1, 1]
-    assert summary["stage1"]["test"]["last"]["mean"]["top1"] >= 0
-
-
-def test_confusions_of_thousands_of_classes_are_not_kept(mocked, tmp_path):
-    summary = train(configured("inat2018,resnet50,224,softmax", mocked), tmp_path)
-    (found,) = summary["test"]["last"]["replicas"]
-    assert len(found["per_class"]) == 8142
-    assert "top5" in found
-    assert "confusion" not in found
-    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    for test in (summary["test"]["last"], summary["stage1"]["test"]["last"]):
+        assert len(test["replicas"][0]["per_class"]) == 3
+        assert "confusion" not in test["replicas"][0]
+    for stage in ("stage1", "stage2"):
+        assert (tmp_path / stage / "picture.png").stat().st_size > 10_000

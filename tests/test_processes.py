@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from joined import SIGNALLED, config_of
 from PIL import Image
-from tiny_runs import PixelNet, leaves, rows, scores
+from tiny_runs import ColourNet, PixelNet, leaves, rows, scores
 
 from lt_jax import models, processes
 from lt_jax.errors import InputError
@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(autouse=True)
 def pixels(monkeypatch):
     monkeypatch.setitem(models.MODELS, "pixels", PixelNet)
+    monkeypatch.setitem(models.MODELS, "colours", ColourNet)
 
 
 def start(folder, *names):

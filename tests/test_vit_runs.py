@@ -23,8 +23,8 @@ class Small(VisionTransformer):
 
 
 def run(method, **fields):
-    """Replicas side by side, on two devices."""
-    given = {"replicas": SEEDS, "replica_mode": "vmap", "train__num_devices": 2}
+    """Replicas side by side."""
+    given = {"replicas": SEEDS, "replica_mode": "vmap"}
     given |= {"model__name": "small_vit", "optimizer__name": "adam"}
     return tiny(method, **given | {"optimizer__learning_rate": 3e-3} | fields)
 
@@ -49,9 +49,8 @@ def done(gcl, tmp_path_factory):
     return folder, train(gcl, folder)
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_a_killed_run_of_two_stages_ends_with_the_same_bits(stage, gcl, done, tmp_path):
-    with dying(1, stage), pytest.raises(Killed):
+def test_a_killed_run_of_two_stages_ends_with_the_same_bits(gcl, done, tmp_path):
+    with dying(1, stage=2), pytest.raises(Killed):
         train(gcl, tmp_path)
     summary = train(gcl, tmp_path)
     folder, undisturbed = done

@@ -25,7 +25,7 @@ class PixelNet(nnx.Module):
     num_features = 64
 
     def __init__(self, num_channels, *, head, dtype, rngs):
-        self.norm = nnx.BatchNorm(64, momentum=0.9, dtype=dtype, rngs=rngs)
+        self.norm = nnx.BatchNorm(self.num_features, momentum=0.9, dtype=dtype, rngs=rngs)
         self.head = head
 
     def features(self, images, *, train):
@@ -34,6 +34,12 @@ class PixelNet(nnx.Module):
 
     def __call__(self, images, *, train):
         return self.head(self.features(images, train=train))
+
+
+class ColourNet(PixelNet):
+    """The same of colour images."""
+
+    num_features = 192
 
 
 def tiny(method: str = "cross_entropy", **fields) -> ConfigDict:
