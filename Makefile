@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python launch/demo.py --workdir=demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Apart from the rest, since PyTorch takes gigabytes: our logits against torchvision's and timm's.
 $(VENV)/.installed-torch: $(VENV)/.installed

@@ -55,7 +55,7 @@ EXTRAS["dev"] = [
     *EXTRAS["dlsa"],
     *EXTRAS["pretrained"],
     "pytest>=8,<10",  # the tests
-    "pytest-xdist>=3.6,<4",  # on both cores
+    "pytest-xdist>=3.7,<4",  # on both cores
     "ruff==0.17.6",  # lint and format
     "mypy==2.4.1",  # types
 ]

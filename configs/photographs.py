@@ -4,8 +4,8 @@ r"""Long-tailed sets of photographs, one config for each row of the papers' tabl
         --config.data.data_dir=DIR --workdir=runs/imagenet_lt_gcl
     python launch/train.py --config=configs/photographs.py:inat2018,resnet50,224,cb_focal \
         --config.data.data_dir=DIR --workdir=gs://BUCKET/inat2018_cb_focal --distributed
-    python launch/sweep.py --config=configs/photographs.py --sweep=cb_table,inat2018 \
-        --set=data.data_dir=DIR --workdir=runs/inat2018_cb
+    python launch/sweep.py --config=configs/photographs.py --sweep=cb_table,inat2018,224 \
+        --seeds=1 --set=data.data_dir=DIR --workdir=runs/inat2018_cb
 
 After the colon: the set, the network, the side of the images and the method, as
 `lt_jax.configuration.base_config` takes it. The README tells how to prepare each set.
@@ -94,7 +94,8 @@ def get_sweep(name: str) -> list[str]:
     """Rows of a table.
 
     Args:
-      name: ``cb_table`` or ``gcl_table``, then the set: ``"cb_table,inat2018"``.
+      name: ``cb_table``, the set and the side, or ``gcl_table`` and the set:
+        ``"cb_table,inat2018,224"``.
 
     Returns:
       Strings for `get_config`.
@@ -102,15 +103,18 @@ def get_sweep(name: str) -> list[str]:
     Raises:
       InputError: if there is no such table.
     """
-    table, _, data_set = name.partition(",")
-    if table == "cb_table" and data_set in SETS:
-        rows = [("224", "softmax"), ("224", "cb_focal"), ("320", "cb_focal")]
-        return [f"{data_set},{net},{side},{m}" for side, m in rows for net in CB_NETWORKS]
-    if table == "gcl_table" and data_set in GCL_NETWORK:
+    parts = [*name.split(","), "", ""]
+    table, data_set, side = parts[:3]
+    methods: tuple[str, ...]
+    if table == "cb_table" and data_set in SETS and side in SIDES:
+        methods = ("softmax", "cb_focal") if side == "224" else ("cb_focal",)
+        return [f"{data_set},{net},{side},{m}" for m in methods for net in CB_NETWORKS]
+    if table == "gcl_table" and data_set in GCL_NETWORK and not side:
         network = GCL_NETWORK[data_set]
         methods = (f"softmax{LONG}", f"crt{LONG}", f"tau_norm{LONG}", "gcl_stage1", "gcl")
         return [f"{data_set},{network},224,{method}" for method in methods]
     raise InputError(
-        f"sweep is {name!r}; expected 'cb_table' and one of {', '.join(SETS)}, or 'gcl_table' and"
-        f" one of {', '.join(GCL_NETWORK)}, such as 'cb_table,inat2018'"
+        f"sweep is {name!r}; expected 'cb_table', one of {', '.join(SETS)} and a side of"
+        f" {' or '.join(SIDES)}, such as 'cb_table,inat2018,224', or 'gcl_table' and one of"
+        f" {', '.join(GCL_NETWORK)}"
     )

@@ -31,10 +31,13 @@ interrupted=
 stop() {
   asked=yes
   interrupted=yes
-  kill -TERM "$step" 2> /dev/null || true # srun hands it on to every process
+  # To the processes of the steps alone; srun would answer SIGTERM by killing them.
+  scancel --signal=TERM "$SLURM_JOB_ID" 2> /dev/null || true
 }
 trap stop TERM
 
+# srun does not ask sbatch how many cores a process has.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-8}"
 srun --kill-on-bad-exit=1 "$PYTHON" launch/train.py "$@" --distributed &
 step=$!
 while :; do
@@ -46,7 +49,9 @@ while :; do
 done
 # Preemption may ask the processes of the step alone: then a summary is missing.
 [ ! -d "$workdir" ] || [ -e "$workdir/summary.json" ] || asked=yes
-if [ "$status" -eq 0 ] && [ -n "$asked" ]; then
+# A job that somebody cancelled is no longer running; SLURM itself queues one that was preempted.
+state=$(squeue -h -j "$SLURM_JOB_ID" -o %T 2> /dev/null || true)
+if [ "$status" -eq 0 ] && [ -n "$asked" ] && [ "${state:-RUNNING}" = RUNNING ]; then
   scontrol requeue "$SLURM_JOB_ID" || true # it may have been queued already
 fi
 exit "$status"

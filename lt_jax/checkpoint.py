@@ -119,13 +119,15 @@ class Checkpoints:
         )
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
+            found, reason = None, ""
             try:
                 found = self._manager.restore(step, args=items)
+                reason = "" if _is_intact(found.state, found.notes) else _CHANGED
             except Exception as error:  # Orbax raises many kinds for damaged files
-                damaged[step] = first_line(error)[:200]
-                continue
-            if not _is_intact(found.state, found.notes):
-                damaged[step] = _CHANGED
+                reason = first_line(error)[:200]
+            intact = processes.all_agree(not reason)  # all go on from the same one
+            if found is None or not intact:
+                damaged[step] = reason or "another process cannot read it"
                 continue
             self._set_aside(damaged, step)
             return Restored(step, found.state, found.notes)

@@ -17,6 +17,8 @@ from lt_jax.files import cache_folder
 from lt_jax.loop import NonFiniteError
 
 BAD_INPUT, NOT_FINITE, NOT_SAVED, LEFT_ALONE = 2, 3, 4, 5  # exit statuses
+# How XLA's errors begin that have nothing to do with other processes.
+_OWN_FAULT = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes that the cluster knows of (TPU VM, SLURM, ...)."
@@ -113,7 +115,7 @@ def main(function: Callable[[], None]) -> None:
     except StorageError as error:
         _fail(error, NOT_SAVED)
     except jax.errors.JaxRuntimeError as error:
-        if not processes.are_several():
+        if not processes.are_several() or str(error).startswith(_OWN_FAULT):
             raise
         gone = InputError(f"another process of the run has gone ({first_line(error)[:200]})")
         _fail(gone, LEFT_ALONE)

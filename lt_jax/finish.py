@@ -140,4 +140,5 @@ def write_summary(
             save_picture(summary, folder / workdir.METRICS, folder / workdir.PICTURE)
             save_history(summary, folder / workdir.METRICS, folder / workdir.MASKS)
     processes.meet("the summary is written")  # a second stage reads it in all processes
+    workdir.await_file(folder / workdir.SUMMARY)
     return summary

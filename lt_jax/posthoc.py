@@ -37,8 +37,11 @@ def compute(stage: SecondStage) -> dict[str, Any]:
     config, replicas = stage.config, len(stage.stage1.rows)
     stage.claim()
     mesh = sharding.make_mesh(config["train"]["num_devices"])
-    splits = feature_splits(stage.frozen, put_splits(stage.dataset, mesh), mesh, config["train"])
-    made = _classifier(stage, splits["train"])
+    images = put_splits(stage.dataset, mesh)
+    if stage.fields["method"] != "ncm":  # of the others only the weights of the head are changed
+        del images["train"]
+    splits = feature_splits(stage.frozen, images, mesh, config["train"])
+    made = _classifier(stage, splits.get("train"))
     count = _counter(stage, made, mesh)
     numbers = np.broadcast_to(made.numbers, (replicas, len(made.numbers)))
     scores, chosen = None, np.zeros(replicas, int)
@@ -72,10 +75,10 @@ def compute(stage: SecondStage) -> dict[str, Any]:
     )
 
 
-def _classifier(stage: SecondStage, train: Split) -> PostHoc:
+def _classifier(stage: SecondStage, train: Split | None) -> PostHoc:
     fields, frozen, dataset = stage.fields, stage.frozen, stage.dataset
     head = frozen.params["head"]
-    if fields["method"] == "ncm":
+    if train is not None:
         return nearest_class_mean(
             train.images, dataset.train_labels, dataset.num_classes, fields["features"]
         )

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from lt_jax.errors import InputError
@@ -124,6 +125,9 @@ def meet(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
+_told = 0  # the last number that JAX was told
+
+
 def stop_now(steps: range) -> bool:
     """Whether all processes stop after these steps, because one of them was told to.
 
@@ -133,6 +137,17 @@ def stop_now(steps: range) -> bool:
     Args:
       steps: numbers of those just made, the same in all processes.
     """
-    return are_several() and any(
-        multihost_utils.reached_preemption_sync_point(step) for step in steps
-    )
+    global _told
+    if not are_several():
+        return False
+    # Steps jump where a run goes on or another begins: what was chosen may be the next of before.
+    jump = [] if steps[0] == _told + 1 else [_told + 1]
+    _told = steps[-1]
+    return any(multihost_utils.reached_preemption_sync_point(step) for step in (*jump, *steps))
+
+
+def all_agree(is_so: bool) -> bool:
+    """Whether something is so in all processes, which all ask."""
+    if not are_several():
+        return is_so
+    return bool(multihost_utils.process_allgather(np.array(is_so)).all())

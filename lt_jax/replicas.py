@@ -128,11 +128,13 @@ def make_replicas(
     everywhere = replicated(mesh)
     per_call = steps_per_call or (1 if jax.default_backend() == "cpu" else 20)
 
-    def compiled(function: Callable[..., Any], in_axes: Any, **options: Any) -> Any:
+    def compiled(
+        function: Callable[..., Any], in_axes: Any, *, split: bool = fsdp, **options: Any
+    ) -> Any:
         if vmapped:
             function = jax.vmap(function, in_axes=in_axes)
         where: NamedSharding | None = everywhere
-        if fsdp:
+        if split:
             function, where = _laid_out(function, mesh), None
         return jax.jit(
             function, out_shardings=where, compiler_options=compiler_options(), **options
@@ -148,9 +150,10 @@ def make_replicas(
         # Orders are light: always drawn for all replicas at once.
         order=jax.jit(jax.vmap(order, in_axes=(0, None)), out_shardings=everywhere),
         advance=compiled(step, (0, 0, split_axes, 0), donate_argnums=0),
-        evaluate=compiled(eval_step, (0, 0, split_axes, None, None)),
+        # What the host reads is whole everywhere.
+        evaluate=compiled(eval_step, (0, 0, split_axes, None, None), split=False),
         total=scoring.total,
-        report=compiled(objective.report, (0,)),
+        report=compiled(objective.report, (0,), split=False),
         offer=compiled(offer_best, (0, 0)),
     )
     if not vmapped:

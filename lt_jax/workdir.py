@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,19 @@ def finished_summary(workdir: Path) -> dict[str, Any] | None:
     if not isinstance(summary, dict) or not summary:
         raise InputError(f"{path} is not the summary of a finished run")
     return summary
+
+
+def await_file(path: Path) -> None:
+    """Waits until this process sees a file that the first one wrote, as NFS may take a while.
+
+    Raises:
+      InputError: if it does not come within two minutes.
+    """
+    for _ in range(120):
+        if is_writer() or path.exists():
+            return
+        time.sleep(1)
+    raise InputError(f"{path} is not seen by all processes; expected a folder that all share")
 
 
 def claim(config: Mapping[str, Any], workdir: Path) -> None:

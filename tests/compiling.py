@@ -5,12 +5,7 @@ from importlib.metadata import version
 
 import jax
 
-EMITTERS = {"xla_cpu_use_fusion_emitters": True} if version("jaxlib").startswith("0.10.") else {}
-optimised_jit = partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 3,
-        "xla_llvm_disable_expensive_passes": False,
-        **EMITTERS,
-    },
-)
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+if version("jaxlib").startswith("0.10."):
+    OPTIMISED["xla_cpu_use_fusion_emitters"] = True
+optimised_jit = partial(jax.jit, compiler_options=OPTIMISED)

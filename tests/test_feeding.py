@@ -261,6 +261,10 @@ def test_a_run_with_random_crops_goes_on_as_if_never_stopped(tmp_path, monkeypat
         ({"augment__random_resized_crop": 1.5}, r"random_resized_crop is 1.5; expected at most 1"),
         ({"data__resize": "fit"}, r"config.data.resize is 'fit'; expected one of stretch, crop"),
         ({"data__on_corrupt": "x"}, r"on_corrupt is 'x'; expected one of refuse, skip"),
+        (
+            {"data__stream": False, "data__workers": 2, "augment__random_resized_crop": 0.0},
+            r"data.workers is 2 and data.stream False; expected 0 workers, or --config.data.stream",
+        ),
         ({"data__workers": -1}, r"config.data.workers is -1; expected at least 0"),
     ],
 )

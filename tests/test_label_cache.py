@@ -1,5 +1,8 @@
 """Labels remembered from start to start: found again, never those of other files."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -41,7 +44,21 @@ def test_what_was_read_is_known_at_the_next_start(cache, files):
         np.testing.assert_array_equal(one[name], other[name])
     assert remembered(files, "test", again)["labels"].tolist() == [1, 2, 3]
     assert again.calls == 1
-    assert [path.suffix for path in cache.iterdir()] == [".npz", ".npz"]
+    assert len(list(cache.glob("*.npz"))) == 2
+
+
+def test_one_reads_and_the_others_wait_for_it(cache, files):
+    """Processes of a machine that start together; locks of files tell threads apart as well."""
+    read = Read()
+
+    def slowly():
+        time.sleep(0.3)
+        return read()
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: remembered(files, "train", slowly), range(4)))
+    assert read.calls == 1
+    assert all(one["labels"].tolist() == [1, 2, 3] for one in found)
 
 
 def test_other_files_are_read_anew(cache, files, tmp_path):
@@ -55,7 +72,7 @@ def test_other_files_are_read_anew(cache, files, tmp_path):
 def test_a_damaged_file_is_read_anew_and_replaced(cache, files, content):
     read = Read()
     remembered(files, "train", read)
-    (path,) = cache.iterdir()
+    (path,) = cache.glob("*.npz")
     path.write_bytes(path.read_bytes()[:100] if content is None else content)
     assert remembered(files, "train", read)["labels"].tolist() == [2, 3, 4]
     assert remembered(files, "train", read)["labels"].tolist() == [2, 3, 4]

@@ -238,10 +238,15 @@ def configured(row, folder):
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS["SETS"])
 def test_every_row_of_the_papers_is_a_config(name):
-    rows = PHOTOGRAPHS["get_sweep"](f"cb_table,{name}")
+    tables = [f"cb_table,{name},224", f"cb_table,{name},320"]
     if name in PHOTOGRAPHS["GCL_NETWORK"]:
-        rows += PHOTOGRAPHS["get_sweep"](f"gcl_table,{name}")
-    configs = [PHOTOGRAPHS["get_config"](row) for row in rows]
+        tables.append(f"gcl_table,{name}")
+    rows, configs = [], []
+    for table in tables:
+        rows += PHOTOGRAPHS["get_sweep"](table)
+        made = [PHOTOGRAPHS["get_config"](row) for row in PHOTOGRAPHS["get_sweep"](table)]
+        assert all(config.data == made[0].data for config in made)  # or they would be no table
+        configs += made
     for config in configs:
         check_config(config)
     assert len({config.name for config in configs}) == len(rows) >= 9

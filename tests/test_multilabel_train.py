@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from compiling import OPTIMISED
 from sklearn.metrics import average_precision_score
 from tiny_runs import (
     ROOT,
@@ -18,6 +19,7 @@ from tiny_runs import (
     tiny,
 )
 
+from lt_jax import replicas
 from lt_jax.errors import InputError
 from lt_jax.retrain import retrain
 from lt_jax.sweep import run_sweep
@@ -266,6 +268,8 @@ def test_streamed_images_train_what_images_in_memory_do(tmp_path, monkeypatch):
     """Two replicas, class-aware order, validation and test: bit for bit."""
     from lt_jax.data import StreamedImages, load_dataset
 
+    options = {**replicas.CPU_COMPILER_OPTIONS, **OPTIMISED}  # as users have it
+    monkeypatch.setattr(replicas, "CPU_COMPILER_OPTIONS", options)
     config = tiny("plm", replicas=2, data__max_count=0)
     config.data.update(source="multi_digits", imbalance=10.0, validation_size=40)
     config.data.canvas.update(images=96, test_images=40, size=16, max_digits=2)

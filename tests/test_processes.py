@@ -135,6 +135,23 @@ def wait_until(condition, seconds):
         time.sleep(0.1)
 
 
+def test_a_signal_between_two_numberings_of_steps_is_heeded(monkeypatch):
+    """JAX chooses the number after the last it was told, which a second stage would never reach."""
+    told = []
+    monkeypatch.setattr(processes, "_told", 0)
+    monkeypatch.setattr(processes, "are_several", lambda: True)
+
+    def is_point(number):
+        told.append(number)
+        return number == 503
+
+    target = "lt_jax.processes.multihost_utils.reached_preemption_sync_point"
+    monkeypatch.setattr(target, is_point)
+    runs = [range(501, 502), range(502, 503), range(1, 4), range(4, 6)]
+    assert [processes.stop_now(steps) for steps in runs] == [False, False, True, False]
+    assert told == [1, 501, 502, 503, 4, 5]  # 1 before the first: the run went on from 500
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

@@ -10,6 +10,7 @@ from tiny_runs import Killed, PixelNet, dying, leaves, rows, tiny
 
 from lt_jax import models, sharding
 from lt_jax.errors import InputError
+from lt_jax.loop import evaluate
 from lt_jax.models import VisionTransformer
 from lt_jax.prepare import prepare
 from lt_jax.train import train
@@ -64,6 +65,17 @@ def test_each_device_holds_its_share(tmp_path):
             assert large
             for leaf in large:
                 assert leaf.addressable_shards[0].data.size * 8 == leaf.size
+
+
+def test_what_the_host_reads_is_whole_everywhere(tmp_path, monkeypatch):
+    """Also the confusions of a thousand classes, or processes could not read each other's part."""
+    monkeypatch.setattr(sharding, "_SMALL", 1)
+    fields = {"train__num_devices": 5, "train__batch_size": 60}  # five share ten classes
+    run = prepare(of_transformer(train__fsdp=True, **fields), tmp_path)
+    states = run.replicas.init(jax.random.split(jax.random.key(0), 1))
+    counts = evaluate(run, states, "validation")
+    assert counts.confusion.shape == (1, 10, 10)
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(counts))
 
 
 def test_split_weights_are_for_one_replica(tmp_path):

@@ -17,9 +17,19 @@ touch "$CLUSTER/started"
 for _ in $(seq "$TURNS"); do sleep 0.05; done
 exit "$STATUS"
 """
+# As SLURM's own: asked to end, it kills what it started; only scancel reaches that.
 SRUN = r"""#!/usr/bin/env bash
 while [[ $1 == --* ]]; do shift; done
-exec "$@"
+"$@" &
+echo $! > "$CLUSTER/step"
+trap 'kill -KILL $(cat "$CLUSTER/step"); exit 143' TERM
+wait $!
+"""
+SCANCEL = r"""#!/usr/bin/env bash
+[ "$*" = "--signal=TERM 17" ] && kill -TERM $(cat "$CLUSTER/step")
+"""
+SQUEUE = r"""#!/usr/bin/env bash
+echo "$STATE"
 """
 SCONTROL = r"""#!/usr/bin/env bash
 echo "$@" >> "$CLUSTER/control"
@@ -29,12 +39,13 @@ echo "$@" >> "$CLUSTER/control"
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Starts the script as a job whose training takes so many turns and ends with a status."""
-    for name, text in {"python": PYTHON, "srun": SRUN, "scontrol": SCONTROL}.items():
+    programs = {"python": PYTHON, "srun": SRUN, "scontrol": SCONTROL}
+    for name, text in {**programs, "scancel": SCANCEL, "squeue": SQUEUE}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    def starting(*arguments, turns=0, status=0):
+    def starting(*arguments, turns=0, status=0, state="RUNNING"):
         env = {
             **os.environ,
             "CLUSTER": str(tmp_path),
@@ -43,6 +54,7 @@ def start(tmp_path, monkeypatch):
             "SLURM_JOB_ID": "17",
             "TURNS": str(turns),
             "STATUS": str(status),
+            "STATE": state,
         }
         return subprocess.Popen(["bash", SCRIPT, *arguments], env=env)
 
@@ -81,6 +93,12 @@ def test_a_run_that_was_stopped_behind_its_back_is_queued_again(finished, start,
         (tmp_path / "run/summary.json").touch()
     assert start(f"--workdir={tmp_path / 'run'}").wait(60) == 0
     assert (tmp_path / "control").exists() == (not finished)
+
+
+def test_a_job_that_was_cancelled_is_not_queued_again(start, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert start(f"--workdir={tmp_path / 'run'}", state="COMPLETING").wait(60) == 0
+    assert not (tmp_path / "control").exists()
 
 
 def test_the_head_says_what_preemption_needs():

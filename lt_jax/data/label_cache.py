@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,27 @@ def remembered(files: Sequence[str], what: str, read: Callable[[], Arrays]) -> A
     facts = [what, [[f, s.st_size, s.st_mtime_ns] for f, s in zip(files, stats, strict=True)]]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     path = cache_folder() / f"labels-{name}.npz"
-    with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile), np.load(path) as f:
-        return dict(f)
-    arrays = read()
-    with contextlib.suppress(OSError):
-        _write(path, arrays)
+    damaged = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+    with _alone(path):  # the other processes of this machine wait, and find it
+        with contextlib.suppress(*damaged), np.load(path) as file:
+            return dict(file)
+        arrays = read()
+        with contextlib.suppress(OSError):
+            _write(path, arrays)
     return arrays
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process of a machine at a time, where the folder can be written to."""
+    import fcntl
+
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _write(path: Path, arrays: Arrays) -> None:

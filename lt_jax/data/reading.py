@@ -60,6 +60,12 @@ class Reading(NamedTuple):
                     " --config.data.image_size=224"
                 )
 
+        if self.workers and not self.stream:
+            raise InputError(
+                f"data.workers is {self.workers.count} and data.stream False; expected 0 workers,"
+                " or --config.data.stream=True"
+            )
+
     def images(
         self,
         load: Callable[[int], Any],

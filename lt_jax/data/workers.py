@@ -19,7 +19,7 @@ from typing import Any
 
 from lt_jax.errors import InputError
 
-GRACE = 30.0  # seconds between a SIGTERM and the end, in which the run can save
+GRACE = 600.0  # seconds between a SIGTERM and the end, in which the run can validate and save
 
 Load = Callable[[int], Any]
 _loads: list[Load] = []  # in a worker: what it reads from
@@ -58,6 +58,8 @@ class Workers:
         try:
             return self._started().submit(_call, task, number, *rest).result()
         except BrokenProcessPool as error:
+            for process in list((self._pool._processes or {}).values()) if self._pool else []:
+                process.kill()  # asked politely, the others would stay
             raise InputError(
                 f"one of the {self.count} processes of data.workers ended while it read images, as"
                 " happens when memory is short; expected fewer data.workers, or 0 for threads"
