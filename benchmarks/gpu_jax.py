@@ -1,6 +1,7 @@
 """A row of lt_jax in `gpu.py`: what a run prepares and advances, timed and profiled."""
 
 import json
+import re
 import sys
 import tempfile
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from lt_jax import replicas
 from lt_jax.configuration import base_config
 from lt_jax.data import load_dataset
 from lt_jax.models import conv
@@ -30,6 +32,8 @@ class Row:
 
     def __init__(self, row, dataset):
         """Prepares it."""
+        if row["xla"] is not None:  # or the library's own options would win
+            replicas.GPU_COMPILER_OPTIONS = {}
         if row["grouped"]:
             conv.conv2d = grouped
         config = base_config()
@@ -79,18 +83,26 @@ def kernels(row):
             wall = time.perf_counter() - start
         file = next(Path(folder).rglob("*.xplane.pb"))
         events = list(device_events(jax.profiler.ProfileData.from_file(str(file))))
-    totals = {}
-    for name, duration in events:
-        count, time_of = totals.get(name, (0, 0.0))
-        totals[name] = count + 1, time_of + duration
     steps = 2 * row.images // row.run.options["batch_size"] // len(row.run.seeds)
-    top = sorted(totals.items(), key=lambda item: -item[1][1])[:15]
+    # XLA numbers the fusions of a kind.
+    kinds = summed((re.sub(r"_\d+$", "", name), duration) for name, duration in events)
+    top = sorted(summed(events).items(), key=lambda item: -item[1][1])[:15]
     return {
         "wall_ms_per_step": wall / steps * 1e3,
         "kernels_per_step": len(events) / steps,
         "busy_ms_per_step": sum(duration for _, duration in events) / steps / 1e6,
+        "kinds": {k: [n / steps, t / steps / 1e6] for k, (n, t) in kinds.items()},
         "top": [[name, count / steps, total / steps / 1e6] for name, (count, total) in top],
     }
+
+
+def summed(events):
+    """Count and nanoseconds by name."""
+    totals = {}
+    for name, duration in events:
+        count, time_of = totals.get(name, (0, 0.0))
+        totals[name] = count + 1, time_of + duration
+    return totals
 
 
 def device_events(data):
