@@ -12,12 +12,12 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: setup.py pyproject.toml | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --editable .
 	@touch $@
 
 # With the package itself, in one go.
 $(VENV)/.installed-dev: setup.py pyproject.toml | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev
 
 # Apart from the rest, since PyTorch takes gigabytes: our logits against torchvision's and timm's.
 $(VENV)/.installed-torch: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[torch]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[torch]'
 	@touch $@
 
 test-torch: $(VENV)/.installed-torch

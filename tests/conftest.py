@@ -15,7 +15,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 if "PYTEST_XDIST_WORKER" not in os.environ:  # which has what is set here from its controller
     QUICK_FLAGS = "--xla_force_host_platform_device_count=8"
     if version("jaxlib").startswith("0.10."):  # later ones have no other way, and refuse the flag
-        QUICK_FLAGS += " --xla_cpu_use_fusion_emitters=false"  # compiles in half the time
+        # Compiles in half the time, and in one thread.
+        QUICK_FLAGS += " --xla_cpu_use_fusion_emitters=false"
+        QUICK_FLAGS += " --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_FLAGS}".strip()
     # Compiling is most of the time of tiny programs: done quickly, and once for all processes of
     # this test run; what is to be compiled as users have it takes `compiling.optimised_jit`. The

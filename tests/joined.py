@@ -15,11 +15,11 @@ from lt_jax.train import train
 SIGNALLED = 4  # the step after which the last process is told to stop
 RUNS = {
     # 20 steps of what remembers most: PLM's ratios, deferral, momentum, batch norm, two replicas.
-    "plm": lambda: tiny(
-        "plm+class_balanced", train__epochs=7, replicas=2, train__log_every_steps=1
+    "plm": lambda: tiny("plm+class_balanced", train__epochs=7, replicas=2),
+    # Two stages, each process reading half of each batch.
+    "photographs": lambda: tiny(
+        "cross_entropy/crt", model__name="colours", data__image_size=8, data__stream=True
     ),
-    "gcl": lambda: tiny("gcl"),
-    "photographs": lambda: tiny(model__name="colours", data__image_size=8, data__stream=True),
     "signalled": lambda: tiny("plm", train__epochs=40, train__checkpoint_every_epochs=40),
     "endless": lambda: tiny(train__epochs=100_000, train__log_every_steps=1),
 }
@@ -33,7 +33,9 @@ def config_of(name, folder):
         config.data.update(source=f"folder:{folder}/images", imbalance=0.0, max_count=0)
         config.data.validation_size = 8
         config.augment.random_resized_crop = 0.3
-        config.train.batch_size = 16
+        config.train.batch_size = config.retrain.batch_size = 16
+        config.retrain.epochs = 2
+        config.retrain.augment.random_resized_crop = 0.3
     return config
 
 

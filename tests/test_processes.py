@@ -81,12 +81,12 @@ def assert_same(one, other, rtol=1e-3, atol=1e-4):
 def test_two_processes_are_one_run(tmp_path):
     """Weights, PLM's state, metrics, a second stage, images of which each process reads a half."""
     photographs(tmp_path)
-    names = ("plm", "gcl", "photographs")
+    names = ("plm", "photographs")
     pair = start(tmp_path, *names)
     alone = {name: train(config_of(name, tmp_path), tmp_path / f"{name}_alone") for name in names}
     assert [said(process) for process in pair] == ["finished", "finished"]
     assert alone["plm"]["training"]["steps"] >= 20
-    for name in ("plm", "gcl/stage1", "gcl/stage2", "photographs"):
+    for name in ("plm", "photographs/stage1", "photographs/stage2"):
         folder, _, stage = name.partition("/")
         assert_same(tmp_path / folder / stage, tmp_path / f"{folder}_alone" / stage)
         ours = scores(finished_summary(tmp_path / folder))
