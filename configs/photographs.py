@@ -26,8 +26,8 @@ the release are for features in files (configs/dlsa_imagenet_lt.py and its like)
 
 Where the papers say no more than the schedule, batches are as usual for these sets: 1,024 with a
 rate of 0.4 for 90 epochs (divide both by what your devices cannot hold), 256 with 0.1 for GCL.
-None of these rows has been trained here: they are loaded, checked and, on made images of the same
-form, run for a few steps by the tests.
+None of these rows has been trained here: the tests check them all, load the sets as TFDS describes
+them with made images, and run GCL on lists of Places-LT for a step.
 """
 
 from ml_collections import ConfigDict

@@ -18,7 +18,6 @@ import orbax.checkpoint as ocp
 from lt_jax import processes
 from lt_jax.errors import InputError, first_line
 from lt_jax.files import folder_of, is_remote, refusal
-from lt_jax.processes import is_writer
 from lt_jax.writers import say
 
 _CHECKSUM = "checksum"  # among the notes
@@ -58,7 +57,7 @@ class Checkpoints:
         In a bucket, where nothing tells it from one that was copied without its last file, it
         stays, and is passed over.
         """
-        if is_writer() and not is_remote(self.folder):
+        if processes.is_writer() and not is_remote(self.folder):
             for path in self.folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -145,7 +144,7 @@ class Checkpoints:
         self._manager.close()
         for step, reason in damaged.items():
             aside = self.folder.parent / f"damaged_checkpoint_{step}_{time.time_ns()}"
-            if is_writer():
+            if processes.is_writer():
                 (self.folder / str(step)).rename(aside)
             say(
                 f"the checkpoint of step {step} cannot be read ({reason}); it was renamed to"

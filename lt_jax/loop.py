@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,12 +73,16 @@ def _finite(leaf: Any, mesh: Mesh) -> np.ndarray:
     """Of which replicas an array ``[R, ...]`` is finite, bool ``[R]``."""
     where = leaf.sharding if isinstance(leaf, jax.Array) else None
     if isinstance(where, NamedSharding) and not where.is_fully_replicated:  # parts may be elsewhere
-        leaf = jax.jit(
-            lambda x: jnp.isfinite(x).reshape(len(x), -1).all(1),
-            out_shardings=replicated(mesh),
-        )(leaf)
-        return np.asarray(leaf)
+        return np.asarray(_finite_on(mesh)(leaf))
     return np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(1)
+
+
+@functools.cache
+def _finite_on(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    """The same on the devices, compiled once for each shape and not at each checkpoint."""
+    return jax.jit(
+        lambda x: jnp.isfinite(x).reshape(len(x), -1).all(1), out_shardings=replicated(mesh)
+    )
 
 
 class Loop:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, first_line
 
 # A process that dies is missed after this long; JAX then ends the others.
 HEARTBEAT_SECONDS = 30
@@ -66,9 +66,10 @@ def start(
             shutdown_timeout_seconds=_LEAVE_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         where = f"at {coordinator}" if given else "by asking the cluster"
-        raise InputError(f"the processes of this run did not meet {where}: {reason}") from error
+        raise InputError(
+            f"the processes of this run did not meet {where}: {first_line(error)}"
+        ) from error
 
 
 def _check(coordinator: str, num_processes: int, process_id: int) -> None:
