@@ -170,8 +170,8 @@ def assemble(
     fsdp = config["train"]["fsdp"] and mesh.size > 1
     if fsdp and len(seeds) > 1:
         raise InputError(
-            f"config.train.fsdp is True and the number of replicas {len(seeds)}; expected one"
-            " replica, as memory is short"
+            f"config.train.fsdp is True and config.replicas {len(seeds)}; expected one replica, and"
+            " nothing to tune, as memory is short"
         )
     starts = [start for start in training.starts for _ in own]
     scoring = scoring_for(dataset.multi_label, dataset.class_counts, **config["metrics"])
