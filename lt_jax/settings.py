@@ -104,7 +104,7 @@ def candidates_of(config: ConfigDict, over: Sequence[str]) -> Grid:
       >>> from lt_jax.configuration import base_config
       >>> grid = candidates_of(base_config("focal"), ["objective.transforms.focal.gamma=0,2"])
       >>> [c.objective.transforms.focal.gamma for c in grid.configs], grid.points
-      ([0.0, 2.0], [(0.0,), (2.0,)])
+      ([0.0, 2.0], [(0,), (2,)])
     """
     if not 1 <= len(over) <= 2:
         raise InputError(f"--tune was given {len(over)} times; expected one field or two")

@@ -6,8 +6,9 @@ which become the validation split, is decided later and apart (`dataset.py`).
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,11 +265,19 @@ def _read_digits():
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise InputError("the digits need scikit-learn: pip install scikit-learn") from error
+    return _parsed_digits(load_digits)
+
+
+@functools.cache  # scikit-learn parses them from text each time
+def _parsed_digits(load_digits: Callable[..., Any]):
     pixels, labels = load_digits(return_X_y=True)
     images = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     test = long_tailed_indices(labels, [DIGITS_TEST_PER_CLASS] * 10, seed=0)
     train = np.setdiff1d(np.arange(len(labels)), test)
-    return (images[train], labels[train]), (images[test], labels[test]), ()
+    arrays = images[train], labels[train], images[test], labels[test]
+    for array in arrays:
+        array.setflags(write=False)  # all callers have the same ones
+    return arrays[:2], arrays[2:], ()
 
 
 def _read_arrays(file: str, data_dir: str):
