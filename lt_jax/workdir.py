@@ -90,8 +90,15 @@ def finished_summary(workdir: Path) -> dict[str, Any] | None:
       InputError: if there is a file that cannot be read as one.
     """
     path = workdir / SUMMARY
-    if not path.exists():
-        return None
+    return read_summary(path) if path.exists() else None
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """What a run ended with, from its file.
+
+    Raises:
+      InputError: if it cannot be read as one.
+    """
     try:
         summary = json.loads(path.read_text())
     except (OSError, ValueError) as error:
