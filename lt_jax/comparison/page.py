@@ -113,13 +113,16 @@ def _about(group: Group) -> str:
     data = group.baseline.summary["data"]
     counts = data["class_counts"]
     unit = "positives" if group.multi_label else "images"
-    total = f"{data['total_train']} training examples" if "total_train" in data else ""
+    kind = ", several labels an example" if group.multi_label else ""
     sizes = [
-        total,
-        *(f"{data[f'total_{s}']} {s}" for s in ("validation", "test") if f"total_{s}" in data),
+        f"{data[f'total_{name}']} {shown}"
+        for name, shown in (
+            ("train", "training examples"),
+            ("validation", "validation"),
+            ("test", "test"),
+        )
+        if f"total_{name}" in data
     ]
-    return (
-        f"{len(counts)} classes with {max(counts)} to {min(counts)} training {unit}"
-        f"{', several labels an example' if group.multi_label else ''};"
-        f" {', '.join(filter(None, sizes))}; index hash {data['index_hash']}"
-    )
+    classes = f"{len(counts)} classes with {max(counts)} to {min(counts)} training {unit}{kind}"
+    hashed = f"index hash {data['index_hash']}"
+    return "; ".join(filter(None, [classes, ", ".join(sizes), hashed]))

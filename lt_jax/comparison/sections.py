@@ -55,7 +55,8 @@ def _legend(group: Group, shown: Sequence[bool] = ()) -> list[tuple[int, str]]:
 def _by_class(group: Group) -> list[Part]:
     what = "positives" if group.multi_label else "images"
     counts = group.baseline.summary["data"]["class_counts"]
-    shown = "mean and, of few runs, standard deviation over seeds"
+    few = len(group.runs) <= figures.FEW_RUNS
+    shown = "mean and standard deviation over seeds" if few else "means over seeds"
     if len(counts) > figures.SINGLE_CLASSES:
         shown = f"means over {figures.FREQUENCIES} groups of about equally frequent classes"
     caption = f"Test scores of the classes by their number of training {what}; {shown}."

@@ -110,7 +110,7 @@ def inline(text: str, alt: str) -> Markup:
         r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S
     )
     text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}", text)
-    text = re.sub(r'(font: [^"]*?)([\d.]+)px [^;"]+', r"font-size: \2px", text)
+    text = re.sub(r'font: [^"]*?([\d.]+)px [^;"]+', r"font-size: \1px", text)
     text = re.sub(
         r"\b(fill|stroke): (#[0-9a-f]{6})",
         lambda m: f"{m[1]}: {_VARIABLES.get(m[2], m[2])}",
