@@ -51,6 +51,7 @@ class Run(NamedTuple):
     total_steps: int
     fingerprint: dict[str, Any]  # of what it is trained on
     stage: int = 1
+    variants: tuple[str, ...] = ()  # what tells replicas of one seed apart, such as " with tau 2"
 
 
 def evaluate(run: Run, states: Any, split: str, which: str = "last") -> Any:
@@ -207,8 +208,10 @@ class Loop:
         kept = "no checkpoint had been saved yet"
         if saved is not None:
             kept = f"the last good checkpoint, of step {saved}, is kept"
+        variant = self.run.variants[replica] if self.run.variants else ""
         raise NonFiniteError(
-            f"the {what} of seed {self.run.seeds[replica]} was not finite at step {step}; {kept};"
+            f"the {what} of seed {self.run.seeds[replica]}{variant} was not finite at step {step};"
+            f" {kept};"
             " a lower learning rate, a warm-up or a smaller logit scale may help"
         )
 

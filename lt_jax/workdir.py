@@ -83,22 +83,19 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
             )
 
 
-def finished_summary(workdir: Path) -> dict[str, Any] | None:
+def finished_summary(workdir: Path, name: str = SUMMARY) -> dict[str, Any] | None:
     """The summary of a run that has finished, or None.
+
+    Args:
+      workdir: folder of the run.
+      name: of the file.
 
     Raises:
       InputError: if there is a file that cannot be read as one.
     """
-    path = workdir / SUMMARY
-    return read_summary(path) if path.exists() else None
-
-
-def read_summary(path: Path) -> dict[str, Any]:
-    """What a run ended with, from its file.
-
-    Raises:
-      InputError: if it cannot be read as one.
-    """
+    path = workdir / name
+    if not path.exists():
+        return None
     try:
         summary = json.loads(path.read_text())
     except (OSError, ValueError) as error:

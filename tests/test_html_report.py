@@ -414,6 +414,7 @@ def test_a_file_with_a_summary_will_do(tmp_path, no_figures):
         (["done", "missing"], {}, "workdir .*missing does not exist"),
         (["done", "unfinished"], {}, "unfinished has not finished"),
         (["sweep"], {}, "unfinished has not finished"),
+        (["tuned"], {}, "compared values on validation and has no test scores"),
         (["empty"], {}, "holds no run"),
         (["other"], {}, "other/summary.json is not the summary of a finished run"),
         (["damaged"], {}, "cannot be read as the summary"),
@@ -430,6 +431,8 @@ def test_bad_input_is_told_before_anything_is_written(names, options, message, t
     write(tmp_path / "other", {"rows": [1]})
     write(tmp_path / "damaged", None)
     (tmp_path / "damaged" / "summary.json").write_text("{")
+    write(tmp_path / "tuned", None)
+    (tmp_path / "tuned" / "tuning.json").write_text("{}")
     (tmp_path / "empty").mkdir()
     (tmp_path / "report.html").write_text("an earlier one")
     out = tmp_path / options.pop("out", "report.html")

@@ -43,9 +43,10 @@ LAYERS = (
     ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "stopping", "loop"),
     ("settings", "build", "prepare"),
     ("reported", "summaries", "report", "pictures", "masking_pictures", "finish"),
+    ("tuning_report",),
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),
     ("dividing_pictures", "dividing", "extract"),
-    ("retrain", "train", "sweep", "evaluate", "cli", "comparison"),
+    ("retrain", "train", "sweep", "tuning", "evaluate", "cli", "comparison"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

@@ -12,6 +12,7 @@ from lt_jax import workdir
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.summaries import Scores, headline, row_name
+from lt_jax.tuning_report import TUNING
 
 TABLE = "table.csv"
 
@@ -103,6 +104,11 @@ def _is_run(path: Path) -> bool:
 
 def _from_folder(path: Path) -> Finished:
     summary = workdir.finished_summary(path)
+    if summary is None and (path / TUNING).exists():
+        raise InputError(
+            f"the run in {path} compared values on validation and has no test scores; expected a"
+            " run that was tested"
+        )
     if summary is None:
         raise InputError(
             f"the run in {path} has not finished; start it again to go on, or leave it out"
@@ -111,7 +117,8 @@ def _from_folder(path: Path) -> Finished:
 
 
 def _from_file(path: Path) -> Finished:
-    return _checked(path, path, workdir.read_summary(path))
+    summary = workdir.finished_summary(path.parent, path.name)
+    return _checked(path, path, summary or {})
 
 
 def _checked(path: Path, file: Path, summary: Scores) -> Finished:
