@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -44,7 +45,7 @@ def _sentence(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _read_flags(argv: list[str]) -> list[str]:
+def _read_flags(argv: list[str], arguments: bool = False) -> list[str]:
     """Parses the flags, and loads the config, so that its errors come now."""
     try:
         rest = flags.FLAGS(argv)
@@ -52,7 +53,7 @@ def _read_flags(argv: list[str]) -> list[str]:
             flags.FLAGS.config.to_dict()  # one that could not be loaded fails here
     except (flags.Error, AttributeError, KeyError, OSError) as error:
         raise InputError(_sentence(error)) from error
-    if len(rest) > 1:
+    if len(rest) > 1 and not arguments:
         raise InputError(f"{rest[1]!r} is not a flag; expected such as --workdir=runs/a")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every file it touches
@@ -89,11 +90,12 @@ def required(flag: flags.FlagHolder[str | None]) -> str:
     return flag.value
 
 
-def main(function: Callable[[], None]) -> None:
+def main(function: Callable[..., None], *, arguments: bool = False) -> None:
     """Runs a script; bad input ends with one sentence on standard error and status 2.
 
     Args:
       function: called once the flags have been read.
+      arguments: whether it takes what was given beside the flags; else that is refused.
     """
 
     def start(argv: list[str]) -> None:
@@ -104,10 +106,10 @@ def main(function: Callable[[], None]) -> None:
             process_id=PROCESS_ID.value,
         )
         _keep_compiled()
-        function()
+        function(*([argv[1:]] if arguments else []))
 
     try:
-        app.run(start, flags_parser=_read_flags)
+        app.run(start, flags_parser=functools.partial(_read_flags, arguments=arguments))
     except InputError as error:
         _fail(error, BAD_INPUT)
     except NonFiniteError as error:

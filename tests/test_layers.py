@@ -46,7 +46,7 @@ LAYERS = (
     ("tuning_report",),
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),
     ("dividing_pictures", "dividing", "extract"),
-    ("retrain", "train", "sweep", "tuning", "evaluate", "cli"),
+    ("retrain", "train", "sweep", "tuning", "evaluate", "cli", "comparison"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

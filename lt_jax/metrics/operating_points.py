@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lt_jax.metrics.multi_label import MultiLabelCounts
 from lt_jax.metrics.ranking import average_precision, tune_thresholds
-from lt_jax.metrics.single_label import FEW, MANY
+from lt_jax.metrics.single_label import FEW, MANY, calibration_bins
 
 Vector = npt.NDArray[np.float64]
 Groups = Literal["thirds", "counts"]
@@ -160,8 +160,9 @@ def multi_label_scores(
 
     Returns:
       map, map_head, map_medium, map_tail, exact_match (every label right), ece (mean over classes),
-      nll per example, those of `point_scores`, per_class_ap, per_class_ece and histograms; with
-      validation also those of `point_scores` and exact_match at its thresholds, named ``_tuned``.
+      nll per example, those of `point_scores`, per_class_ap, per_class_ece, histograms, and
+      calibration of all classes together (see `lt_jax.metrics.calibration_bins`); with validation
+      also those of `point_scores` and exact_match at its thresholds, named ``_tuned``.
     """
     rows = np.asarray(counts.where)
     logits, targets = (np.asarray(v)[rows] for v in (counts.logits, counts.targets))
@@ -185,6 +186,9 @@ def multi_label_scores(
             "positives": np.asarray(counts.bin_positives).tolist(),
             "negatives": (binned - np.asarray(counts.bin_positives)).tolist(),
         },
+        "calibration": calibration_bins(
+            *(np.sum(v, axis=0) for v in (binned, counts.bin_positives, counts.bin_probability))
+        ),
     }
 
 
