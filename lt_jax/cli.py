@@ -6,16 +6,17 @@ import functools
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
 
 from lt_jax import processes
-from lt_jax.errors import InputError, StorageError, first_line
+from lt_jax.errors import InputError, NonFiniteError, StorageError, first_line
 from lt_jax.files import cache_folder
-from lt_jax.loop import NonFiniteError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 BAD_INPUT, NOT_FINITE, NOT_SAVED, LEFT_ALONE = 2, 3, 4, 5  # exit statuses
 # How XLA's errors begin that have nothing to do with other processes.
@@ -130,6 +131,8 @@ def run_with_config(function: Callable[[ConfigDict, str], Any], default_config: 
       function: called with the config and the folder of the run.
       default_config: file of the config if none is given.
     """
+    from ml_collections import config_flags  # predicting needs no configs
+
     try:
         # ml_collections looks at the command line already when the flag is defined.
         config = config_flags.DEFINE_config_file("config", default_config, "FILE[:STRING].")

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from lt_jax import workdir
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.data import Dataset
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.feeding import Place, Rest, evaluation_batches, training_steps
 from lt_jax.metrics import Scoring
 from lt_jax.replicas import Replicas
@@ -28,10 +28,6 @@ from lt_jax.stopping import Stop
 from lt_jax.writers import OBJECTIVE, MetricsFile, ProgressBar, TensorBoard, say
 
 Config = Mapping[str, Any]
-
-
-class NonFiniteError(RuntimeError):
-    """The loss or the weights became infinite or NaN; what was saved before is still there."""
 
 
 class Run(NamedTuple):

@@ -229,7 +229,9 @@ def prepare_classifier(stage: SecondStage, candidates: Sequence[Config] = ()) ->
         steps = training.steps_per_epoch
         options |= {"steps_per_call": steps, "log_every_steps": steps}
         splits = _copied(feature_splits(stage.frozen, splits, mesh, options), training.copies)
-    network, start = _classifier(stage, training.objective, on_features=cached)
+    network, start = trained_classifier(
+        config, dataset, stage.frozen.network, training.objective, on_features=cached
+    )
 
     def weights(key: Array, replica: int) -> tuple[Tree, Tree]:
         of_seed = replica % config["replicas"]
@@ -265,18 +267,29 @@ def _copied(splits: dict[str, Split], copies: int) -> dict[str, Split]:
     }
 
 
-def _classifier(
-    stage: SecondStage, objective: Objective, *, on_features: bool
+def trained_classifier(
+    config: Config, dataset: Dataset, first: Network, objective: Objective, *, on_features: bool
 ) -> tuple[Network, Callable[[Array, Tree], Tree]]:
-    """The network that is trained, and ``(key, head of stage 1) -> its weights at the start``."""
-    method, first = stage.fields["method"], stage.frozen.network
+    """What a second stage trains.
+
+    Args:
+      config: of both stages.
+      dataset: it is trained on.
+      first: the network of stage 1.
+      objective: of the second stage.
+      on_features: whether inputs are features computed before, or images.
+
+    Returns:
+      The network, and ``(key, head of stage 1) -> its weights at the start``.
+    """
+    method = config["retrain"]["method"]
     if method == "lws":
-        classes = stage.dataset.num_classes
+        classes = dataset.num_classes
         return (
             frozen_network(first, scaled_logits(first.classify), on_features=on_features),
             lambda key, head: {"head": {"scale": jnp.ones(classes)}},
         )
-    fresh = make_model(stage.config, stage.dataset, objective) if method == "crt" else first
+    fresh = make_model(config, dataset, objective) if method == "crt" else first
     network = frozen_network(
         first, lambda params, _, x: fresh.classify(params["head"], x), on_features=on_features
     )

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from exported import assert_scores, exported
 from sklearn.metrics import normalized_mutual_info_score
 from tiny_runs import Killed, PixelNet, StopAfter, snapshot, tiny
 
 from lt_jax import dividing_blocks, dlsa, features, models
+from lt_jax.checkpoint import Checkpoints
 from lt_jax.comparison import curves, figures, grouped, read_runs
 from lt_jax.comparison.sections import sections_of
 from lt_jax.data import load_dataset
@@ -469,3 +472,30 @@ def test_flow_options_of_the_paper_are_accepted():
     dlsa.check_flow_options(
         dlsa.FlowOptions(optimizer="sgd", learning_rate=0.2, purity=0.02, weight_power=2.0)
     )
+
+
+# What is exported of it
+
+
+def test_an_exported_division_scores_as_it_was_tested(done, tmp_path):
+    """Every test image goes through the blocks to the classifier of its part, in one program."""
+    config, folder, summary = done
+    dataset, test = load_dataset(config.data), summary["test"]["last"]
+    for r, seed in enumerate(summary["seeds"]):
+        model = exported(folder, tmp_path / str(seed), seed=seed)
+        assert_scores(model, dataset, test["replicas"][r])
+
+
+def test_a_division_without_the_statistics_of_its_features_is_refused(done, tmp_path):
+    """One of an earlier version."""
+    shutil.copytree(done[1], tmp_path / "run")
+    heads = tmp_path / "run" / "stage2" / "checkpoints" / "heads"
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.restore(heads / "0" / "state")
+    del saved["features"]
+    shutil.rmtree(heads)
+    earlier = Checkpoints(heads, 2)
+    earlier.save(0, saved, {})
+    earlier.close()
+    with pytest.raises(InputError, match="an earlier version saved no mean and deviation"):
+        exported(tmp_path / "run", tmp_path / "out")

@@ -19,6 +19,7 @@ LAYERS = (
         "environment",
         "tpu_vm",
         "tpu_vm_resume",
+        "artifact",
     ),
     (
         "losses",
@@ -47,6 +48,7 @@ LAYERS = (
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),
     ("dividing_pictures", "dividing", "extract"),
     ("retrain", "train", "sweep", "tuning", "evaluate", "cli", "comparison"),
+    ("divided", "trained", "export", "predict"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

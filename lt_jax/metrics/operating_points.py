@@ -162,7 +162,8 @@ def multi_label_scores(
       map, map_head, map_medium, map_tail, exact_match (every label right), ece (mean over classes),
       nll per example, those of `point_scores`, per_class_ap, per_class_ece, histograms, and
       calibration of all classes together (see `lt_jax.metrics.calibration_bins`); with validation
-      also those of `point_scores` and exact_match at its thresholds, named ``_tuned``.
+      also those of `point_scores` and exact_match at its thresholds, named ``_tuned``, and
+      per_class_threshold, on the logits, None for a class that all examples are claimed to have.
     """
     rows = np.asarray(counts.where)
     logits, targets = (np.asarray(v)[rows] for v in (counts.logits, counts.targets))
@@ -204,8 +205,12 @@ def _tuned(
         return {}
     rows = np.asarray(validation.where)
     own = (np.asarray(v)[rows] for v in (validation.logits, validation.targets))
-    predicted, positive = logits > tune_thresholds(*own), targets > 0
+    thresholds = tune_thresholds(*own)
+    predicted, positive = logits > thresholds, targets > 0
     hits, said, there = (v.sum(axis=0) for v in (predicted & positive, predicted, positive))
     point = point_scores(hits, said, there, class_counts, groups)
     point["exact_match"] = float((predicted == positive).all(axis=1).mean())
-    return {f"{k}_tuned": v for k, v in point.items() if not k.startswith("per_class")}
+    return {
+        **{f"{k}_tuned": v for k, v in point.items() if not k.startswith("per_class")},
+        "per_class_threshold": [None if np.isinf(t) else t for t in thresholds.tolist()],
+    }
