@@ -40,7 +40,7 @@ html_static_path = ["_static"]
 html_css_files = ["lt_jax.css"]
 html_copy_source = html_show_sourcelink = False
 
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 copybutton_exclude = ".linenos, .gp, .go"
 

@@ -19,7 +19,12 @@ DOCS = ROOT / "docs"
 MADE = ("notebooks", "results", "project")  # folders of nothing else
 LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)\s#]+)")
 # Files of the repository that have a page.
-PAGES = {"README.md": "index.md", "results/README.md": "results/index.md"}
+PAGES = {
+    "README.md": "index.md",
+    "results": "results/index.md",
+    "results/README.md": "results/index.md",
+    "notebooks": "notebooks/index.md",
+}
 TUTORIALS = """# Notebooks
 
 Each runs from top to bottom without a network, in seconds to minutes on two CPU cores.
@@ -58,16 +63,15 @@ def page_of(path: Path) -> Path | None:
 
 
 def moved(text: str, source: Path, target: Path) -> str:
-    """A text whose relative links still lead where they led when its file lies elsewhere."""
+    """A text whose relative links lead to pages, also when it is shown from another folder."""
 
     def link(found: re.Match[str]) -> str:
         there = (source.parent / found[2]).resolve()
-        there = (page_of(there) if there.is_relative_to(ROOT) else None) or there
-        if not there.is_dir():
-            return found[1] + Path(os.path.relpath(there, target.parent)).as_posix()
-        page = there / "README.md"
-        there = page_of(page) or page
-        return found[1] + Path(os.path.relpath(there, target.parent)).as_posix()
+        shown = page_of(there) if there.is_relative_to(ROOT) else None
+        if shown is None and not there.exists():
+            return found[0]
+        shown = shown or there
+        return found[1] + Path(os.path.relpath(shown, target.parent)).as_posix()
 
     return LINK.sub(link, text)
 
@@ -146,7 +150,15 @@ def write(app: Sphinx) -> None:
             path.write_text(text)
 
 
+def link_pages(app: Sphinx, name: str, content: list[str]) -> None:
+    """Links to files of the repository lead to their pages."""
+    path = Path(app.env.doc2path(name))
+    if path.suffix == ".md" and path.relative_to(DOCS).parts[0] not in MADE:
+        content[0] = moved(content[0], path, path)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("builder-inited", write)
+    app.connect("source-read", link_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
