@@ -38,7 +38,7 @@ html_theme = "furo"
 html_title = f"lt_jax {release}"
 html_static_path = ["_static"]
 html_css_files = ["lt_jax.css"]
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4

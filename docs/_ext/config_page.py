@@ -131,14 +131,19 @@ def method_table() -> Iterator[str]:
     """What every name of a method stands for."""
     yield from ("| method | base | transforms | source |", "|---|---|---|---|")
     for name, method in METHODS.items():
-        changed = {t: ", ".join(f"{k}={v}" for k, v in o.items()) for t, o in method.transforms.items()}
+        changed = {
+            t: ", ".join(f"{k}={v}" for k, v in o.items()) for t, o in method.transforms.items()
+        }
         transforms = ", ".join(f"`{t}`" + (f" ({o})" if o else "") for t, o in changed.items())
         yield f"| `{name}` | `{method.base}` | {transforms} | {method.paper} |"
 
 
 def stage_table() -> Iterator[str]:
     """What every name of a second stage stands for."""
-    yield from ("| second stage | `retrain.method` | alone it means | source |", "|---|---|---|---|")
+    yield from (
+        "| second stage | `retrain.method` | alone it means | source |",
+        "|---|---|---|---|",
+    )
     for name, stage in STAGES.items():
         alone = f"`{ALIASES[name]}`" if name in ALIASES else ""
         yield f"| `{name}` | `{stage.kind}` | {alone} | {stage.paper} |"
@@ -150,7 +155,12 @@ def config_page() -> str:
     for group, title in TITLES.items():
         lines += [f"## {title}", "", *table(group), ""]
         if group == "objective":
-            lines += ["### Options of transforms", "", "Every transform also has `start_epoch`.", ""]
+            lines += [
+                "### Options of transforms",
+                "",
+                "Every transform also has `start_epoch`.",
+                "",
+            ]
             lines += [*factory_table(TRANSFORMS, "objective.transforms.{}"), ""]
             lines += ["### Options of bases", "", "All are `objective.base_options.OPTION`.", ""]
             lines += [*factory_table(BASES, "{}"), ""]
@@ -159,6 +169,8 @@ def config_page() -> str:
         lines += [f"### `retrain.{group}`", "", *division_table(group), ""]
     lines += ["### Names of second stages", "", *stage_table(), ""]
     gcl = stage_fields("gcl")
-    lines += [f"`gcl` has {gcl['epochs']} epochs, batches of {gcl['batch_size']} and its own objective;"]
+    lines += [
+        f"`gcl` has {gcl['epochs']} epochs, batches of {gcl['batch_size']} and its own objective;"
+    ]
     lines += ["see [GCL](../methods/gcl.md)."]
     return "\n".join(lines) + "\n"

@@ -13,11 +13,17 @@ from sphinx.application import Sphinx
 
 # The converter takes the index of an accented letter for a limit, and would put it underneath.
 ACCENT_WITH_INDEX = re.compile(r"(\\(?:hat|tilde|bar)\s*(?:\{\w+\}|\w))\s*_")
+# Browsers leave no room after "log" unless told, and much around bars that are not known as such.
+APPLIED = re.compile(r"<mo>&ApplyFunction;</mo>(?!\s*<mo[^>]*>\()")
+BARS = (('<mo class="mathopen">', '<mo form="prefix">'), ("<mo>|", '<mo form="postfix">|'))
 
 
 def to_mathml(tex: str, *, block: bool = False) -> str:
     """MathML of a formula in LaTeX."""
-    return tex2mathml(ACCENT_WITH_INDEX.sub(r"\1{}_", tex), as_block=block)
+    made = tex2mathml(ACCENT_WITH_INDEX.sub(r"\1{}_", tex), as_block=block)
+    for known_as, form in BARS:
+        made = made.replace(known_as, form)
+    return APPLIED.sub('<mspace width="0.17em"></mspace>', made)
 
 
 def visit_inline(self: Any, node: nodes.math) -> None:

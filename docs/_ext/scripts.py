@@ -1,35 +1,14 @@
 """The directive ``script``: what a launch script says of itself, and its flags."""
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 from docutils import nodes
+from flags import commands_as_code, flag_rows
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
-NO_DEFAULT = {"None": "", "''": "", "[]": ""}
-
-
-def flags_of(source: str) -> Iterator[tuple[str, str, str]]:
-    """Name, default and help of every flag that a script defines."""
-    for node in ast.walk(ast.parse(source)):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-            continue
-        if node.func.attr.startswith("DEFINE_") and node.func.attr != "DEFINE_config_file":
-            name, default, *rest = (ast.unparse(arg) for arg in node.args)
-            yield name.strip("'"), NO_DEFAULT.get(default, default), ast.literal_eval(rest[-1])
-
-
-def flag_rows(path: Path) -> list[tuple[str, str, str]]:
-    """Flags of a script, with those that `lt_jax.cli.run_with_config` gives it."""
-    source = path.read_text()
-    rows = list(flags_of(source))
-    if "run_with_config" in source:
-        rows.insert(0, ("config", "", "FILE[:STRING]: the config; --config.FIELD=VALUE changes it."))
-        rows.insert(1, ("workdir", "", "Folder of the run."))
-    return rows
 
 
 class Script(SphinxDirective):
@@ -48,21 +27,6 @@ class Script(SphinxDirective):
             value = f"``{default}``" if default and flag != "flag" else default
             lines += [f"   * - {name}", f"     - {value}", f"     - {meaning}"]
         return self.parse_text_to_nodes("\n".join(commands_as_code(lines)))
-
-
-def commands_as_code(lines: list[str]) -> list[str]:
-    """Indented commands become code blocks."""
-    made: list[str] = []
-    for line in lines:
-        before = made[-1] if made else ""
-        last = next((text for text in reversed(made) if text.strip()), "")
-        if line.startswith(COMMANDS) and not before.strip() and not last.endswith("::"):
-            made += [".. code-block:: bash", ""]
-        made.append(line)
-    return made
-
-
-COMMANDS = ("    python ", "    pip ", "    sbatch ")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

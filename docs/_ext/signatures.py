@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scripts import commands_as_code
+from flags import commands_as_code
 from sphinx.application import Sphinx
 
 
