@@ -2,7 +2,7 @@
 
     python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-``LT_JAX_DOCS_EXECUTE=1`` runs the notebooks while building; an error in one of them fails the build.
+``LT_JAX_DOCS_EXECUTE=1`` runs the notebooks while building; an error in one fails the build.
 """
 
 import os
@@ -24,7 +24,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
     "made_pages",
@@ -44,11 +43,13 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 copybutton_exclude = ".linenos, .gp, .go"
 
-nb_execution_mode = "cache" if os.environ.get("LT_JAX_DOCS_EXECUTE") == "1" else "off"
+nb_execution_mode = "force" if os.environ.get("LT_JAX_DOCS_EXECUTE") == "1" else "off"
+nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 
+smartquotes = False  # they would join the hyphens of flags
 default_role = "py:obj"  # `name` in a docstring links to what it names, where that has a page
 autosummary_generate = False
 autodoc_member_order = "bysource"

@@ -1,4 +1,4 @@
-"""What each field of a config means, in one place: the reference of the documentation is made of it.
+"""What each field of a config means, in one place: the documentation's reference is made of it.
 
 Fields of ``retrain.cascade``, ``flow`` and ``heads`` are described by `lt_jax.dlsa.CascadeOptions`,
 `lt_jax.dlsa.FlowOptions` and `lt_jax.dlsa.HeadOptions`, options of transforms and bases by their

@@ -16,10 +16,11 @@ import pytest
 
 from lt_jax.config_fields import FIELDS
 from lt_jax.configuration import base_config, check_config, with_stage
+from lt_jax.longtail import SCHEMES
 from lt_jax.models import MODELS
 from lt_jax.objectives import METHODS, TRANSFORMS
 from lt_jax.settings import load_configs, override
-from lt_jax.two_stage import STAGES
+from lt_jax.two_stage import KINDS, STAGES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -129,11 +130,8 @@ def test_commands_can_be_given(words):
         module = runpy.run_path(str(ROOT / file))
         rows = values(words, "row")
         if script.stem == "sweep":
-            sweep, seeds = (
-                "".join(values(words, "sweep")),
-                int("".join(values(words, "seeds")) or 5),
-            )
-            load_configs(module, sweep, rows, values(words, "set"), seeds, values(words, "over"))
+            sweep, settings = "".join(values(words, "sweep")), values(words, "set")
+            load_configs(module, sweep, rows, settings, 2, values(words, "over"))
             continue
         config = module["get_config"](row) if row else module["get_config"]()
         fields = [w.removeprefix("--config.") for w in words if w.startswith("--config.")]
@@ -209,6 +207,16 @@ def test_the_reference_of_fields_has_every_one_of_them_with_a_text():
         for option in config_page.options_of(factory):
             assert texts[f"objective.transforms.{name}.{option}"].strip()
     assert all(f"| `{name}` |" in page for name in [*METHODS, *STAGES])
+
+
+def test_names_that_a_field_takes_are_in_its_description():
+    assert all(f"``{kind}``" in FIELDS["retrain"]["method"] for kind in KINDS)
+    assert all(f"``{scheme}``" in FIELDS["sampling"]["scheme"] for scheme in SCHEMES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_second_stage_is_in_the_guide(stage):
+    assert f"| `{stage}` |" in PAGES["guide/two_stages.md"]
 
 
 def test_a_description_is_read_from_a_docstring():

@@ -36,9 +36,9 @@ HEAD = """# Fields of a config
 
 Made from the code: every field that a run can have, with its default. A field is changed on the
 command line by `--config.GROUP.FIELD=VALUE` (`launch/train.py`), for all rows of a table by
-`--set=GROUP.FIELD=VALUE` (`launch/sweep.py`), in Python by `config.group.field = value`. A name that
-does not exist, a value of another type or a number out of range ends the run before it starts, with
-one sentence that names the field. The defaults here are those of
+`--set=GROUP.FIELD=VALUE` (`launch/sweep.py`), in Python by `config.group.field = value`. A name
+that does not exist, a value of another type or a number out of range ends the run before it starts,
+with one sentence that names the field. The defaults here are those of
 {{py:func}}`lt_jax.configuration.base_config`; a config file changes some of them
 ([all configs](configs.md)).
 """
@@ -140,10 +140,7 @@ def method_table() -> Iterator[str]:
 
 def stage_table() -> Iterator[str]:
     """What every name of a second stage stands for."""
-    yield from (
-        "| second stage | `retrain.method` | alone it means | source |",
-        "|---|---|---|---|",
-    )
+    yield from ("| second stage | `retrain.method` | alone | source |", "|---|---|---|---|")
     for name, stage in STAGES.items():
         alone = f"`{ALIASES[name]}`" if name in ALIASES else ""
         yield f"| `{name}` | `{stage.kind}` | {alone} | {stage.paper} |"
@@ -155,12 +152,7 @@ def config_page() -> str:
     for group, title in TITLES.items():
         lines += [f"## {title}", "", *table(group), ""]
         if group == "objective":
-            lines += [
-                "### Options of transforms",
-                "",
-                "Every transform also has `start_epoch`.",
-                "",
-            ]
+            lines += ["### Options of transforms", "", "Every one has `start_epoch` too.", ""]
             lines += [*factory_table(TRANSFORMS, "objective.transforms.{}"), ""]
             lines += ["### Options of bases", "", "All are `objective.base_options.OPTION`.", ""]
             lines += [*factory_table(BASES, "{}"), ""]
@@ -169,8 +161,6 @@ def config_page() -> str:
         lines += [f"### `retrain.{group}`", "", *division_table(group), ""]
     lines += ["### Names of second stages", "", *stage_table(), ""]
     gcl = stage_fields("gcl")
-    lines += [
-        f"`gcl` has {gcl['epochs']} epochs, batches of {gcl['batch_size']} and its own objective;"
-    ]
-    lines += ["see [GCL](../methods/gcl.md)."]
+    lines += [f"`gcl` has {gcl['epochs']} epochs, batches of {gcl['batch_size']} and its own"]
+    lines += ["objective; see [GCL](../methods/gcl.md)."]
     return "\n".join(lines) + "\n"

@@ -23,9 +23,7 @@ def flag_rows(path: Path) -> list[tuple[str, str, str]]:
     source = path.read_text()
     rows = list(flags_of(source))
     if "run_with_config" in source:
-        rows.insert(
-            0, ("config", "", "FILE[:STRING]: the config; --config.FIELD=VALUE changes it.")
-        )
+        rows.insert(0, ("config", "", "FILE[:STRING]; ``--config.FIELD=VALUE`` changes a field."))
         rows.insert(1, ("workdir", "", "Folder of the run."))
     return rows
 
@@ -34,6 +32,7 @@ def commands_as_code(lines: list[str]) -> list[str]:
     """Indented commands become code blocks."""
     made: list[str] = []
     for line in lines:
+        line = f"    {line}" if line.startswith(COMMANDS[0].lstrip()) else line
         before = made[-1] if made else ""
         last = next((text for text in reversed(made) if text.strip()), "")
         if line.startswith(COMMANDS) and not before.strip() and not last.endswith("::"):

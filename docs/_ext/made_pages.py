@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 MADE = ("notebooks", "results", "project")  # folders of nothing else
 LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)\s#]+)")
+INTERVAL = re.compile(r"(?<=\d) (\[[+-][\d.]+), (?=[+-]\d)")
 # Files of the repository that have a page.
 PAGES = {
     "README.md": "index.md",
@@ -25,9 +26,18 @@ PAGES = {
     "results/README.md": "results/index.md",
     "notebooks": "notebooks/index.md",
 }
+ORDER = (
+    "quickstart",
+    "losses_in_your_project",
+    "your_own_data",
+    "plm_explained",
+    "gcl_two_stage",
+    "dlsa_explained",
+    "tpu_multi_host",
+)
 TUTORIALS = """# Notebooks
 
-Each runs from top to bottom without a network, in seconds to minutes on two CPU cores.
+Those of the folder `notebooks/` of the repository.
 
 {list}
 
@@ -85,9 +95,14 @@ def title_of(notebook: dict) -> tuple[str, str]:
     return title.splitlines()[0] if title else "", " ".join(lead.split())
 
 
+def place(name: str) -> int:
+    """Where a notebook comes among the others; new ones at the end."""
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
 def notebooks() -> Iterator[tuple[Path, str]]:
     """The notebooks, and a page that lists them."""
-    found = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    found = sorted((ROOT / "notebooks").glob("*.ipynb"), key=lambda p: (place(p.stem), p.stem))
     items = []
     for path in found:
         target = DOCS / "notebooks" / path.name
@@ -151,8 +166,9 @@ def write(app: Sphinx) -> None:
 
 
 def link_pages(app: Sphinx, name: str, content: list[str]) -> None:
-    """Links to files of the repository lead to their pages."""
+    """Links to files of the repository lead to their pages; a number stays on one line."""
     path = Path(app.env.doc2path(name))
+    content[0] = INTERVAL.sub("\xa0\\1,\xa0", content[0].replace(" ± ", "\xa0±\xa0"))
     if path.suffix == ".md" and path.relative_to(DOCS).parts[0] not in MADE:
         content[0] = moved(content[0], path, path)
 

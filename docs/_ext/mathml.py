@@ -8,33 +8,48 @@ import re
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
 
 # The converter takes the index of an accented letter for a limit, and would put it underneath.
 ACCENT_WITH_INDEX = re.compile(r"(\\(?:hat|tilde|bar)\s*(?:\{\w+\}|\w))\s*_")
-# Browsers leave no room after "log" unless told, and much around bars that are not known as such.
+SIZES = re.compile(r"\\(?:big|Big|bigg|Bigg)[lr]?(?![a-zA-Z])")  # brackets grow by themselves
+# Browsers leave no room after "log" unless told, and much around bars.
 APPLIED = re.compile(r"<mo>&ApplyFunction;</mo>(?!\s*<mo[^>]*>\()")
-BARS = (('<mo class="mathopen">', '<mo form="prefix">'), ("<mo>|", '<mo form="postfix">|'))
+ACCENTS = str.maketrans("ˆˉ", "^¯")  # in fonts without these as accents they overlap the letter
+BAR = re.compile(r"<mo[^>]*>([|‖])</mo>")
 
 
 def to_mathml(tex: str, *, block: bool = False) -> str:
     """MathML of a formula in LaTeX."""
-    made = tex2mathml(ACCENT_WITH_INDEX.sub(r"\1{}_", tex), as_block=block)
-    for known_as, form in BARS:
-        made = made.replace(known_as, form)
+    made = tex2mathml(ACCENT_WITH_INDEX.sub(r"\1{}_", SIZES.sub("", tex)), as_block=block)
+    made = BAR.sub(r'<mo lspace="0" rspace="0" stretchy="false">\1</mo>', made)
+    made = made.translate(ACCENTS)
     return APPLIED.sub('<mspace width="0.17em"></mspace>', made)
+
+
+def written(self: Any, node: nodes.Element, *, block: bool = False) -> str:
+    """The formula of a node; one that cannot be converted is shown as it is, with a warning."""
+    try:
+        return to_mathml(node.astext(), block=block)
+    except MathError as error:
+        logger.warning("formula %r: %s", node.astext(), error, location=node)
+        return f"<code>{self.encode(node.astext())}</code>"
 
 
 def visit_inline(self: Any, node: nodes.math) -> None:
     """Writes a formula in a line."""
-    self.body.append(to_mathml(node.astext()))
+    self.body.append(written(self, node))
     raise nodes.SkipNode
 
 
 def visit_block(self: Any, node: nodes.math_block) -> None:
     """Writes a formula of its own; a wide one can be scrolled."""
-    self.body.append(f'<div class="math-block">{to_mathml(node.astext(), block=True)}</div>')
+    self.body.append(f'<div class="math-block">{written(self, node, block=True)}</div>')
     raise nodes.SkipNode
 
 
