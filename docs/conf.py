@@ -49,7 +49,6 @@ nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 
-smartquotes = False  # they would join the hyphens of flags
 default_role = "py:obj"  # `name` in a docstring links to what it names, where that has a page
 autosummary_generate = False
 autodoc_member_order = "bysource"

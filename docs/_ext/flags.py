@@ -1,9 +1,11 @@
 """What launch scripts say of themselves, read from their source; needs no Sphinx."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+FLAG = re.compile(r"(?<![`\w-])(--\w+(?:[.=]\w+)*)")
 COMMANDS = ("    python ", "    pip ", "    sbatch ")
 NO_DEFAULT = {"None": "", "''": "", "[]": ""}
 
@@ -28,8 +30,13 @@ def flag_rows(path: Path) -> list[tuple[str, str, str]]:
     return rows
 
 
+def flags_as_code(text: str) -> str:
+    """Flags that a text names become code, or their hyphens would be joined."""
+    return FLAG.sub(r"``\1``", text)
+
+
 def commands_as_code(lines: list[str]) -> list[str]:
-    """Indented commands become code blocks."""
+    """Indented commands become code blocks, and flags in the text code."""
     made: list[str] = []
     for line in lines:
         line = f"    {line}" if line.startswith(COMMANDS[0].lstrip()) else line
@@ -37,5 +44,5 @@ def commands_as_code(lines: list[str]) -> list[str]:
         last = next((text for text in reversed(made) if text.strip()), "")
         if line.startswith(COMMANDS) and not before.strip() and not last.endswith("::"):
             made += [".. code-block:: bash", ""]
-        made.append(line)
+        made.append(line if line.startswith("    ") else flags_as_code(line))
     return made

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 from docutils import nodes
-from flags import commands_as_code, flag_rows
+from flags import commands_as_code, flag_rows, flags_as_code
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -25,7 +25,7 @@ class Script(SphinxDirective):
         for flag, default, meaning in (("flag", "default", "meaning"), *flag_rows(path)):
             name = flag if flag == "flag" else f"``--{flag}``"
             value = f"``{default}``" if default and flag != "flag" else default
-            lines += [f"   * - {name}", f"     - {value}", f"     - {meaning}"]
+            lines += [f"   * - {name}", f"     - {value}", f"     - {flags_as_code(meaning)}"]
         return self.parse_text_to_nodes("\n".join(commands_as_code(lines)))
 
 
