@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "lt_jax"
 LAYERS = (
     (
         "errors",
+        "config_fields",
         "files",
         "npz",
         "longtail",

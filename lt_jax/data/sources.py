@@ -78,21 +78,21 @@ def load_source(
 ) -> Source:
     """Reads a whole image set into memory, or finds out how to stream it.
 
-    ==================== =======================================================================
-    ``digits``           scikit-learn's 1,797 grey 8x8 digits; 50 of each class are the test set
-    ``tfds:<name>``      an image set of TensorFlow Datasets with one label or several an image,
-                         prepared as array_record (read without TensorFlow) or tfrecord (with
-                         it); ``<name>/<config>`` and ``<name>:<version>`` work too
-    ``folder:<path>``    images in ``<path>/<split>/<class>/``, or those on list files, see
-                         `lt_jax.data.folder_source` and `lt_jax.data.lists`
-    ``arrays:<file>``    an .npz file with x_train, y_train, x_test, y_test, maybe class_names (or
-                         label_names): images or feature vectors, one label or several each
-    ``multi_digits``     several of the digits on a canvas, see `lt_jax.data.canvas.compose`
-    ``multi_mnist``      the same of ``tfds:mnist``
-    ``features:<dir>``   train, test and maybe validation, each an .npz or .h5 file with features
-                         ``[N, D]`` and labels ``[N]``, see `lt_jax.data.feature_files`
+    ===================== ======================================================================
+    ``digits``            scikit-learn's 1,797 grey 8x8 digits; 50 of each class are the test set
+    ``tfds:<name>``       an image set of TensorFlow Datasets with one label or several an image,
+                          prepared as array_record (read without TensorFlow) or tfrecord (with
+                          it); ``<name>/<config>`` and ``<name>:<version>`` work too
+    ``folder:<path>``     images in ``<path>/<split>/<class>/``, or those on list files, see
+                          `lt_jax.data.folder_source` and `lt_jax.data.lists`
+    ``arrays:<file>``     an .npz file with x_train, y_train, x_test, y_test, maybe class_names (or
+                          label_names): images or feature vectors, one label or several each
+    ``multi_digits``      several of the digits on a canvas, see `lt_jax.data.canvas.compose`
+    ``multi_mnist``       the same of ``tfds:mnist``
+    ``features:<dir>``    train, test and maybe validation, each an .npz or .h5 file with features
+                          ``[N, D]`` and labels ``[N]``, see `lt_jax.data.feature_files`
     ``made_features:<m>`` features whose frequent classes have m modes each, see `lt_jax.data.made`
-    ==================== =======================================================================
+    ===================== ======================================================================
 
     Args:
       source: one of these forms.
