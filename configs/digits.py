@@ -52,6 +52,10 @@ def _second_stage(retrain: ConfigDict) -> None:
         retrain.tau = tuple(k / 8 for k in range(17))
     elif "features" in retrain:
         retrain.features = ("plain", "unit", "centred_unit")
+    elif "cascade" in retrain:
+        retrain.cascade.depth = 2
+        retrain.flow.num_clusters = 20  # of 312 samples, of which a third come to no block
+        retrain.flow.batch_size = 64
     else:
         retrain.epochs = 20
         retrain.batch_size = 32
