@@ -11,9 +11,6 @@ from lt_jax.metrics.operating_points import (
 from lt_jax.metrics.ranking import average_precision, tune_thresholds
 from lt_jax.metrics.scoring import TABLES, Scoring, scoring_for
 from lt_jax.metrics.single_label import (
-    FEW,
-    GROUPS,
-    MANY,
     Counts,
     add,
     balanced_accuracy,
@@ -24,9 +21,6 @@ from lt_jax.metrics.single_label import (
 )
 
 __all__ = [
-    "FEW",
-    "GROUPS",
-    "MANY",
     "TABLES",
     "Counts",
     "MultiLabelCounts",
