@@ -4,22 +4,18 @@ Nothing is imported here before it is asked for, so that ``import lt_jax.losses`
 numpy only.
 """
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lt_jax.advice import advise as advise
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 __all__ = ["advise"]
 
+if TYPE_CHECKING:
+    from lt_jax.advice import advise
+else:  # seen by type checkers, it would make every name one of the package
 
-def __getattr__(name: str) -> Any:
-    if name == "advise":
-        from lt_jax.advice import advise
+    def __getattr__(name):
+        if name == "advise":
+            from lt_jax.advice import advise
 
-        return advise
-    raise AttributeError(f"module 'lt_jax' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+            return advise
+        raise AttributeError(f"module 'lt_jax' has no attribute {name!r}")

@@ -3,7 +3,7 @@
 Needs numpy only. ``lt_jax.advise`` is its entry.
 """
 
-from lt_jax.advice.advise import Advice, advice_for, advise
+from lt_jax.advice.advisor import Advice, advice_for, advise
 from lt_jax.advice.choices import Choice
 from lt_jax.advice.measured import Group, Measures
 from lt_jax.advice.settings import Numbers, Setting, Vectors, least_scale

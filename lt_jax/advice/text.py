@@ -9,7 +9,7 @@ from lt_jax.advice.measured import Measures
 from lt_jax.longtail import FEW, MANY
 
 if TYPE_CHECKING:
-    from lt_jax.advice.advise import Advice
+    from lt_jax.advice.advisor import Advice
 
 _WIDTH = 96
 _RANGES = {"many": f"over {MANY}", "medium": f"{FEW} to {MANY}", "few": f"under {FEW}"}
