@@ -189,7 +189,7 @@ def _beta(counts: Vector, measures: Measures, numbers: Numbers, vectors: Vectors
         f" further ones count little. It is that of {use.name} ({use.num_classes:,} classes of"
         f" {use.largest:,} to {use.smallest:,} images), of the sets known nearest to these counts."
         " On CIFAR-100-LT 100 the error of 0.9999 was 66.0 %, that of no weights 61.7 %.",
-        use.source,
+        use.source if evidence.CUI in use.source else f"{evidence.CUI}; {use.source}",
     )
 
 
@@ -197,7 +197,7 @@ def _scale(measures: Measures, numbers: Numbers) -> Setting:
     if measures.num_classes == 2:
         why = "two classes take 5 to 15, with 30 training may fail"
     elif measures.num_classes < 10:
-        why = "between the 5 to 15 of two classes and the 30 of ten, where nothing was measured"
+        why = "between the 5 to 15 of two classes and the 30 of ten; nothing was measured there"
     elif numbers.scale < 30:
         why = "with 30 training diverged on 312 digits, with 15 it did not"
     elif measures.num_examples < SMALL:

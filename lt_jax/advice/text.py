@@ -58,7 +58,7 @@ def _counts(m: Measures, multi_label: bool) -> list[str]:
     what = "positives" if multi_label else "images"
     examples = f"{m.num_examples:,} examples, {m.labels:,} positives" if multi_label else ""
     return [
-        f"{m.num_classes:,} classes, {examples or f'{m.num_examples:,} images'}:"
+        f"{_classes(m.num_classes)}, {examples or f'{m.num_examples:,} images'}:"
         f" {m.largest:,} in the largest class, {m.smallest:,} in the smallest",
         "",
         "Imbalance",
@@ -67,7 +67,7 @@ def _counts(m: Measures, multi_label: bool) -> list[str]:
         f"  {'effective classes':<20}{m.effective:<8.4g} exponential of the entropy;"
         f" {m.inverse_simpson:.4g} by the inverse Simpson index",
         f"  {'head':<20}{m.head_share:<8.0%} of the {what} are of the most frequent third"
-        f" ({max(1, m.num_classes // 3):,} classes)",
+        f" ({_classes(max(1, m.num_classes // 3))})",
         "",
         f"Shot groups, by {what}",
         *(_group(name, m, what) for name in m.groups),
@@ -76,8 +76,12 @@ def _counts(m: Measures, multi_label: bool) -> list[str]:
 
 def _group(name: str, measures: Measures, what: str) -> str:
     group = measures.groups[name]
-    classes = f"{len(group.classes):,} class{'' if len(group.classes) == 1 else 'es'}"
+    classes = _classes(len(group.classes))
     return f"  {name:<8}{_RANGES[name]:<12}{classes:<16}{group.images:,} {what} ({group.share:.1%})"
+
+
+def _classes(number: int) -> str:
+    return f"{number:,} class{'' if number == 1 else 'es'}"
 
 
 def _choice(advice: Advice, number: int) -> list[str]:
