@@ -7,7 +7,11 @@ r"""Runs the rows of a table, each with several seeds, and writes the table as i
     python launch/sweep.py --config=configs/multi_digits.py --row=sigmoid --row=plm \
         --over=objective.transforms.partial_label_mask.rate=0.01,0.1 --workdir=runs/rates
 
-With --over every row that has the field is run with each of the values.
+    python launch/sweep.py --config=configs/digits.py --row=cb_focal --seeds=3 \
+        --tune=objective.transforms.class_balanced.beta=0.9,0.99,0.999 --workdir=runs/beta
+
+With --over every row that has the field is run with each of the values. --tune compares values of
+an objective's options on validation, all values and seeds of a row in one run: test is not read.
 
 What has finished is skipped, what was stopped or killed goes on: start it again. Writes table.md,
 table.csv and table.png, with reported numbers beside measured ones where there are any.
@@ -27,6 +31,7 @@ from lt_jax.reported import read_reported
 from lt_jax.settings import load_configs
 from lt_jax.summaries import Scores
 from lt_jax.sweep import run_sweep
+from lt_jax.tuning import tune_rows
 from lt_jax.writers import say
 
 CONFIG = flags.DEFINE_string("config", "configs/digits.py", "File with get_config.")
@@ -34,6 +39,7 @@ SWEEP = flags.DEFINE_string("sweep", None, "Name for get_sweep of the config fil
 ROW = flags.DEFINE_multi_string("row", [], "String for get_config, instead of --sweep.")
 SET = flags.DEFINE_multi_string("set", [], "A field of every row, such as train.epochs=2.")
 OVER = flags.DEFINE_multi_string("over", [], "A field and its values, such as train.epochs=2,3.")
+TUNE = flags.DEFINE_multi_string("tune", [], "Such as objective.transforms.focal.gamma=0,1,2.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds of each row.", lower_bound=1)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs and the table.")
 REPORTED = flags.DEFINE_string("reported", "", "CSV of reported numbers, results/reported.csv.")
@@ -46,6 +52,11 @@ def main() -> None:
         raise InputError(f"there is no config file {CONFIG.value}; expected configs/digits.py")
     module = runpy.run_path(CONFIG.value)
     configs = load_configs(module, SWEEP.value, ROW.value, SET.value, SEEDS.value, OVER.value)
+    if TUNE.value:
+        if OVER.value:
+            raise InputError("--tune and --over were given; expected one of them")
+        tune_rows(configs, TUNE.value, folder)
+        return
     known = read_reported(Path(REPORTED.value)) if REPORTED.value else []
 
     def write(summaries: list[Scores]) -> None:

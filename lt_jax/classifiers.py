@@ -163,7 +163,7 @@ def nearest_class_mean(
 
     Source: Kang et al., Decoupling, ICLR 2020.
     """
-    count = np.bincount(np.asarray(labels), minlength=num_classes)
+    class_counts = np.bincount(np.asarray(labels), minlength=num_classes)
     segments = jnp.asarray(labels, jnp.int32)
     numbers = np.asarray([NCM_FEATURES.index(kind) for kind in kinds], np.float32)
 
@@ -175,10 +175,25 @@ def nearest_class_mean(
             # Distances are taken from a point amid the features: far from it they would cancel.
             origin = changed.mean(axis=0)
             total = jax.ops.segment_sum(changed - origin, segments, num_classes)
-            return total / jnp.maximum(count, 1)[:, None], origin
+            return total / jnp.maximum(class_counts, 1)[:, None], origin
 
         each, origins = jax.vmap(of_kind)(jnp.arange(3.0))
         return {"centre": centre, "means": each, "origins": origins}
+
+    memory = jax.tree.map(np.asarray, jax.lax.map(jax.jit(means), features))
+    return PostHoc("features", list(kinds), numbers, memory, class_mean_logits(class_counts))
+
+
+def class_mean_logits(class_counts: npt.ArrayLike) -> Callable[[Array, Tree, Array], Array]:
+    """Logits of `nearest_class_mean`, from the means that it has computed.
+
+    Args:
+      class_counts: training images of each class, ``[C]``; one without is never predicted.
+
+    Returns:
+      As `PostHoc.logits`.
+    """
+    seen = np.asarray(class_counts) > 0
 
     def logits(number: Array, memory: Tree, inputs: Array) -> Array:
         kind = number.astype(jnp.int32)
@@ -186,7 +201,6 @@ def nearest_class_mean(
         mu = memory["means"][kind]
         inner = jnp.dot(x, mu.T, precision="highest")
         square = (x**2).sum(-1, keepdims=True) - 2 * inner + (mu**2).sum(-1)
-        return jnp.where(count > 0, -square, -jnp.inf)
+        return jnp.where(seen, -square, -jnp.inf)
 
-    memory = jax.tree.map(np.asarray, jax.lax.map(jax.jit(means), features))
-    return PostHoc("features", list(kinds), numbers, memory, logits)
+    return logits

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
 
 from lt_jax import processes
-from lt_jax.errors import InputError, StorageError, first_line
+from lt_jax.errors import InputError, NonFiniteError, StorageError, first_line
 from lt_jax.files import cache_folder
-from lt_jax.loop import NonFiniteError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 BAD_INPUT, NOT_FINITE, NOT_SAVED, LEFT_ALONE = 2, 3, 4, 5  # exit statuses
 # How XLA's errors begin that have nothing to do with other processes.
@@ -44,7 +46,7 @@ def _sentence(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _read_flags(argv: list[str]) -> list[str]:
+def _read_flags(argv: list[str], arguments: bool = False) -> list[str]:
     """Parses the flags, and loads the config, so that its errors come now."""
     try:
         rest = flags.FLAGS(argv)
@@ -52,7 +54,7 @@ def _read_flags(argv: list[str]) -> list[str]:
             flags.FLAGS.config.to_dict()  # one that could not be loaded fails here
     except (flags.Error, AttributeError, KeyError, OSError) as error:
         raise InputError(_sentence(error)) from error
-    if len(rest) > 1:
+    if len(rest) > 1 and not arguments:
         raise InputError(f"{rest[1]!r} is not a flag; expected such as --workdir=runs/a")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every file it touches
@@ -89,11 +91,12 @@ def required(flag: flags.FlagHolder[str | None]) -> str:
     return flag.value
 
 
-def main(function: Callable[[], None]) -> None:
+def main(function: Callable[..., None], *, arguments: bool = False) -> None:
     """Runs a script; bad input ends with one sentence on standard error and status 2.
 
     Args:
       function: called once the flags have been read.
+      arguments: whether it takes what was given beside the flags; else that is refused.
     """
 
     def start(argv: list[str]) -> None:
@@ -104,10 +107,10 @@ def main(function: Callable[[], None]) -> None:
             process_id=PROCESS_ID.value,
         )
         _keep_compiled()
-        function()
+        function(*([argv[1:]] if arguments else []))
 
     try:
-        app.run(start, flags_parser=_read_flags)
+        app.run(start, flags_parser=functools.partial(_read_flags, arguments=arguments))
     except InputError as error:
         _fail(error, BAD_INPUT)
     except NonFiniteError as error:
@@ -130,6 +133,8 @@ def config_flag(default_config: str) -> flags.FlagHolder[ConfigDict]:
     Returns:
       The flag; a config that cannot be loaded ends the program with one sentence.
     """
+    from ml_collections import config_flags  # predicting needs no configs
+
     try:
         # ml_collections looks at the command line already when the flag is defined.
         return config_flags.DEFINE_config_file("config", default_config, "FILE[:STRING].")

@@ -100,6 +100,7 @@ class _Run:
         self.stage, self.options = stage, options
         self.features = {name: split.images for name, split in splits.items()}
         self.labels = {name: np.asarray(split.labels, np.int64) for name, split in splits.items()}
+        self.standard = {"mean": splits["train"].mean, "std": splits["train"].std}
         self.classes = stage.dataset.num_classes
         self.seeds = seeds_of(stage.config)
         per_seed = jax.vmap(jax.random.key)(np.asarray(self.seeds, np.uint32))
@@ -217,10 +218,14 @@ class _Run:
         )
 
     def _save(self, heads: Any, tables: Array, blocks: list[dlsa.Block]) -> None:
-        """Saves the classifiers, and what sends samples to them beside the flows."""
+        """Saves the classifiers, and what sends samples to them beside the flows.
+
+        With mean and deviation of the features on train it is all that a sample needs.
+        """
         thresholds = np.stack([one.threshold for one in blocks])
         saved = Checkpoints(self.stage.folder / workdir.CHECKPOINTS / "heads", 2)
-        saved.save(0, {"heads": heads, "tables": tables, "thresholds": thresholds}, {})
+        arrays = {"heads": heads, "tables": tables, "thresholds": thresholds}
+        saved.save(0, {**arrays, "features": self.standard}, {})
         saved.close()
 
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from lt_jax import dlsa, metrics
 from lt_jax.data import shared_order
+from lt_jax.errors import NonFiniteError
 from lt_jax.longtail import log_prior
-from lt_jax.loop import NonFiniteError
 
 Array = jax.Array
 Labels = Mapping[str, npt.NDArray[np.int64]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def save_division(summary: Scores, points: Mapping[str, npt.NDArray[Any]], path:
     made = new_figure(2, 3, (16, 9))
     if made is None:
         return
-    figure, ((counts, by_part, by_class), (clusters, likelihoods, latents)) = made
+    figure, grid = made
     division = summary["division"]
     own, plain = summary["test"]["last"], division["without"]
     both = [
@@ -83,13 +83,34 @@ def save_division(summary: Scores, points: Mapping[str, npt.NDArray[Any]], path:
         f"{summary['name']} on {summary['data']['source']}: balanced accuracy {both[0]} %,"
         f" {both[1]} % undivided (test, {len(summary['seeds'])} seed(s))"
     )
-    _draw_counts(counts, division["replicas"])
-    _draw_parts(by_part, division["replicas"])
-    _draw_classes(by_class, summary)
-    _draw_clusters(clusters, division["replicas"])
-    _draw_likelihoods(likelihoods, division["replicas"][0])
-    _draw_map(latents, points)
+    for axes, draw in zip(grid.flat, division_panels(summary, points).values(), strict=True):
+        draw(axes)
     write_figure(figure, path)
+
+
+def division_panels(
+    summary: Scores, points: Mapping[str, npt.NDArray[Any]] | None
+) -> dict[str, Callable[[Any], None]]:
+    """What draws each panel of the picture of a division.
+
+    Args:
+      summary: of the second stage, with ``division``.
+      points: from `latent_map`; None leaves the map out.
+
+    Returns:
+      Functions of the axes to draw on, by what they show.
+    """
+    replicas = summary["division"]["replicas"]
+    panels: dict[str, Callable[[Any], None]] = {
+        "training samples that come to each part": lambda axes: _draw_counts(axes, replicas),
+        "accuracy on each part": lambda axes: _draw_parts(axes, replicas),
+        "accuracy of each class": lambda axes: _draw_classes(axes, summary),
+        "size and purity of clusters": lambda axes: _draw_clusters(axes, replicas),
+        "log-likelihoods": lambda axes: _draw_likelihoods(axes, replicas[0]),
+    }
+    if points is not None:
+        panels["map of the latents"] = lambda axes: _draw_map(axes, points)
+    return panels
 
 
 def _draw_counts(axes: Any, replicas: list[Scores]) -> None:

@@ -5,7 +5,7 @@ class InputError(ValueError):
     """Raised for bad input: one sentence that names the value and what was expected.
 
     Launch scripts print the sentence and exit with a non-zero status, also for `StorageError` and
-    a loss that is not finite; everything else that is raised is a defect of the library and keeps
+    `NonFiniteError`; everything else that is raised is a defect of the library and keeps
     its traceback.
     """
 
@@ -15,6 +15,10 @@ class StorageError(RuntimeError):
 
     What was saved before is intact, and the same call goes on from it.
     """
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the weights became infinite or NaN; what was saved before is still there."""
 
 
 def first_line(error: BaseException) -> str:

@@ -96,7 +96,8 @@ def standardised_splits(
       options: with ``eval_batch_size``.
 
     Returns:
-      Splits, whose images are float32 ``[R, N, D]``.
+      Splits, whose images are float32 ``[R, N, D]``, and mean and deviation those of the features
+      on train, float64 ``[R, D]``, infinite where they are constant.
 
     Raises:
       InputError: for features that are not finite, or all constant.
@@ -111,7 +112,8 @@ def standardised_splits(
                 f"feature {column} of {name} example {row} is {values[r, row, column]}; expected"
                 " finite numbers, from a first stage whose weights are finite"
             )
-    constant = _standardise(arrays)
+    mean, std = _standardise(arrays)
+    constant = np.isinf(std)
     if constant.all(axis=1).any():
         raise InputError(
             "all features are constant on train; expected some that tell classes apart"
@@ -123,25 +125,30 @@ def standardised_splits(
         )
     return {
         name: found[name]._replace(
-            images=jnp.asarray(values), labels=jnp.asarray(np.asarray(found[name].labels))
+            images=jnp.asarray(values),
+            labels=jnp.asarray(np.asarray(found[name].labels)),
+            mean=mean,
+            std=std,
         )
         for name, values in arrays.items()
     }
 
 
-def _standardise(arrays: dict[str, np.ndarray]) -> np.ndarray:
+def _standardise(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Standardises features ``[R, N, D]`` in place, so that no second copy is held.
 
     Returns:
-      Which are constant on train, bool ``[R, D]``.
+      Their mean and deviation on train, ``[R, D]``; infinite where they are constant.
     """
     train = arrays["train"]
     constant = train.min(axis=1) == train.max(axis=1)
-    for r in range(len(train)):
-        mean, std = feature_statistics(train[r])
-        scale = np.where(constant[r], 0.0, 1.0 / std)
+    each = [feature_statistics(own) for own in train]
+    means, deviations = (np.stack(values) for values in zip(*each, strict=True))
+    deviations[constant] = np.inf
+    for r, mean in enumerate(means):
+        scale = 1.0 / deviations[r]
         for values in arrays.values():
             for start in range(0, values.shape[1], 4096):
                 rows = values[r, start : start + 4096]
                 rows[:] = (rows - mean) * scale
-    return constant
+    return means, deviations

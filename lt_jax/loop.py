@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from lt_jax import workdir
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.data import Dataset
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.feeding import Place, Rest, evaluation_batches, training_steps
 from lt_jax.metrics import Scoring
 from lt_jax.replicas import Replicas
@@ -28,10 +28,6 @@ from lt_jax.stopping import Stop
 from lt_jax.writers import OBJECTIVE, MetricsFile, ProgressBar, TensorBoard, say
 
 Config = Mapping[str, Any]
-
-
-class NonFiniteError(RuntimeError):
-    """The loss or the weights became infinite or NaN; what was saved before is still there."""
 
 
 class Run(NamedTuple):
@@ -51,6 +47,7 @@ class Run(NamedTuple):
     total_steps: int
     fingerprint: dict[str, Any]  # of what it is trained on
     stage: int = 1
+    variants: tuple[str, ...] = ()  # what tells replicas of one seed apart, such as " with tau 2"
 
 
 def evaluate(run: Run, states: Any, split: str, which: str = "last") -> Any:
@@ -207,8 +204,10 @@ class Loop:
         kept = "no checkpoint had been saved yet"
         if saved is not None:
             kept = f"the last good checkpoint, of step {saved}, is kept"
+        variant = self.run.variants[replica] if self.run.variants else ""
         raise NonFiniteError(
-            f"the {what} of seed {self.run.seeds[replica]} was not finite at step {step}; {kept};"
+            f"the {what} of seed {self.run.seeds[replica]}{variant} was not finite at step {step};"
+            f" {kept};"
             " a lower learning rate, a warm-up or a smaller logit scale may help"
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +50,46 @@ def save_history(summary: Scores, metrics_path: Path, path: Path) -> None:
     made = new_figure(1, 3, (14, 4.5)) if past else None
     if made is None:
         return
-    figure, (ratios, missed, raised) = made
+    figure, panels = made
     figure.suptitle(f"{summary['name']} on {summary['data']['source']}: mean over seeds")
+    counts = summary["data"]["class_counts"]
+    for axes, draw in zip(panels, history_panels(past, counts).values(), strict=True):
+        draw(axes)
+    draw_scale(figure, panels, counts)
+    write_figure(figure, path)
+
+
+def history_panels(
+    past: dict[str, np.ndarray], counts: Sequence[int]
+) -> dict[str, Callable[[Any], None]]:
+    """What draws the ideal ratios and both divergences of every class.
+
+    Args:
+      past: from `history`.
+      counts: training positives of each class.
+
+    Returns:
+      Functions of the axes to draw on, by title.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = past["ideal_ratio"] / past["ratio"]
-    for axes, values, title, unit in (
-        (ratios, factor, "ideal ratio / ratio of the labels", "above 1: negatives are masked"),
-        (missed, past["divergence_positives"], "divergence of the positives", "KL, nats"),
-        (raised, past["divergence_negatives"], "divergence of the negatives", "KL, nats"),
-    ):
-        _draw_classes(axes, past["epoch"], values, summary["data"]["class_counts"])
-        axes.set(title=title, xlabel="epoch", ylabel=unit)
-    ratios.axhline(1.0, color="black", lw=0.8, ls=":")
-    ratios.set_yscale("log")
-    _draw_scale(figure, [ratios, missed, raised], summary["data"]["class_counts"])
-    write_figure(figure, path)
+
+    def drawing(title: str, values: np.ndarray, unit: str) -> Callable[[Any], None]:
+        def draw(axes: Any) -> None:
+            _draw_classes(axes, past["epoch"], values, counts)
+            axes.set(title=title, xlabel="epoch", ylabel=unit)
+            if values is factor:
+                axes.axhline(1.0, color="black", lw=0.8, ls=":")
+                axes.set_yscale("log")
+
+        return draw
+
+    shown = {
+        "ideal ratio / ratio of the labels": (factor, "above 1: negatives are masked"),
+        "divergence of the positives": (past["divergence_positives"], "KL, nats"),
+        "divergence of the negatives": (past["divergence_negatives"], "KL, nats"),
+    }
+    return {title: drawing(title, *values) for title, values in shown.items()}
 
 
 def _colours(counts: Sequence[int]) -> Any:
@@ -85,7 +110,8 @@ def _draw_classes(axes: Any, x: np.ndarray, values: np.ndarray, counts: Sequence
         axes.plot(x, line, color=colours.to_rgba(max(counts[c], 1)), lw=1.2)
 
 
-def _draw_scale(figure: Any, axes: Any, counts: Sequence[int]) -> None:
+def draw_scale(figure: Any, axes: Any, counts: Sequence[int]) -> None:
+    """Draws which colour is that of how frequent a class, beside axes of `history_panels`."""
     figure.colorbar(_colours(counts), ax=axes, label="positives of the class in training")
 
 

@@ -76,7 +76,7 @@ def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
     if knob is None:
         _draw_curves(curves, read_metrics(metrics_path), name)
     else:
-        _draw_knob(curves, knob)
+        draw_knob(curves, knob)
     if summary["data"].get("multi_label"):
         _draw_operating_points(by_class, summary)
         _draw_calibration(last, test["replicas"])
@@ -145,7 +145,8 @@ def _draw_curves(axes: Any, rows: Sequence[Scores], score: str) -> None:
     axes.set(title="curves (thick: mean over seeds)", xlabel="step")
 
 
-def _draw_knob(axes: Any, knob: Scores) -> None:
+def draw_knob(axes: Any, knob: Scores) -> None:
+    """Draws the validation scores of every value of a knob, and their mean over seeds."""
     axes.set(title=f"choice of {knob['name']} (thick: mean over seeds)", xlabel=knob["name"])
     axes.set_ylabel("validation balanced accuracy")
     scores = knob["validation_balanced_accuracy"]

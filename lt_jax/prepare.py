@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from lt_jax.errors import InputError
 from lt_jax.feeding import is_streamed
 from lt_jax.loop import Config, Run
 from lt_jax.metrics import scoring_for
-from lt_jax.objectives import Objective
+from lt_jax.objectives import Objective, alternatives
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.replicas import make_replicas, use_vmap
 from lt_jax.state import Network, init_state
@@ -26,13 +26,19 @@ from lt_jax.steps import NOT_ON_PIXELS, Split, make_eval_step, make_train_step
 from lt_jax.writers import say_once
 
 
-def prepare(config: Config, folder: Path, dataset: Dataset | None = None) -> Run:
+def prepare(
+    config: Config,
+    folder: Path,
+    dataset: Dataset | None = None,
+    candidates: Sequence[Config] = (),
+) -> Run:
     """Loads the data and builds every function of a run; writes nothing.
 
     Args:
       config: of the run, checked.
       folder: where it will write.
       dataset: of ``config.data``, if it has been loaded already.
+      candidates: see `make_training`.
 
     Returns:
       A `Run`.
@@ -48,7 +54,7 @@ def prepare(config: Config, folder: Path, dataset: Dataset | None = None) -> Run
     check_augmentation("config.augment", config["augment"], dataset)
     for note in dataset.notes:
         say_once(note)
-    training = make_training(config, options, dataset)
+    training = make_training(config, options, dataset, candidates)
     network = make_model(config, dataset, training.objective)
     return assemble(
         config,
@@ -61,27 +67,39 @@ def prepare(config: Config, folder: Path, dataset: Dataset | None = None) -> Run
         network,
         initial_weights(config, network),
         put_splits(dataset, mesh),
-        vmapped=use_vmap(config["replica_mode"], config["replicas"]),
+        vmapped=use_vmap(config["replica_mode"], training.copies * config["replicas"]),
     )
 
 
 class Training(NamedTuple):
-    """What the steps of a stage minimise, how, and how many they are."""
+    """What the steps of a stage minimise, how, and how many they are.
+
+    Every seed is trained once with each of `starts`, what the objective remembers at first.
+    """
 
     objective: Objective
+    starts: tuple[Callable[[], Any], ...]
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     steps_per_epoch: int
     total_steps: int
 
+    @property
+    def copies(self) -> int:
+        """How often each seed is trained."""
+        return len(self.starts)
 
-def make_training(fields: Config, options: Config, dataset: Dataset) -> Training:
+
+def make_training(
+    fields: Config, options: Config, dataset: Dataset, candidates: Sequence[Config] = ()
+) -> Training:
     """The objective and the optimizer of a stage.
 
     Args:
       fields: of the stage: ``objective`` and ``optimizer``.
       options: ``epochs`` and ``batch_size``, at most the number of images.
       dataset: it is trained on.
+      candidates: specs of objectives that are compared, in place of that of `fields`.
 
     Returns:
       `Training`.
@@ -91,10 +109,16 @@ def make_training(fields: Config, options: Config, dataset: Dataset) -> Training
     """
     steps = len(dataset.train_labels) // options["batch_size"]
     total = steps * options["epochs"]
-    objective = make_objective(fields["objective"], dataset, steps_per_epoch=steps)
+    objectives = [
+        make_objective(spec, dataset, steps_per_epoch=steps)
+        for spec in candidates or (fields["objective"],)
+    ]
+    objective, starts = objectives[0], (objectives[0].init,)
+    if candidates:
+        objective, starts = alternatives(objectives)
     schedule = make_schedule(fields["optimizer"], steps, total)
     optimizer = make_optimizer(fields["optimizer"], schedule)
-    return Training(objective, schedule, optimizer, steps, total)
+    return Training(objective, starts, schedule, optimizer, steps, total)
 
 
 def assemble(
@@ -141,16 +165,22 @@ def assemble(
         images = splits["train"].images.cropping(fields["augment"]["random_resized_crop"])
         splits = {**splits, "train": splits["train"]._replace(images=images)}
     objective, optimizer = training.objective, training.optimizer
+    own = seeds_of(config)
+    seeds = own * training.copies
     fsdp = config["train"]["fsdp"] and mesh.size > 1
-    if fsdp and config["replicas"] > 1:
+    if fsdp and len(seeds) > 1:
         raise InputError(
-            f"config.train.fsdp is True and config.replicas {config['replicas']}; expected one"
-            " replica, as memory is short"
+            f"config.train.fsdp is True and config.replicas {len(seeds)}; expected one replica, and"
+            " nothing to tune, as memory is short"
         )
+    starts = [start for start in training.starts for _ in own]
     scoring = scoring_for(dataset.multi_label, dataset.class_counts, **config["metrics"])
     replicas = make_replicas(
         lambda key, replica: init_state(
-            weights(key, replica), optimizer, objective, keep_best=keep_best
+            weights(key, replica),
+            optimizer,
+            objective._replace(init=starts[replica]),
+            keep_best=keep_best,
         ),
         make_order(
             fields["sampling"],
@@ -164,7 +194,7 @@ def assemble(
         scoring,
         objective,
         vmapped=vmapped or fsdp,
-        num_replicas=config["replicas"],
+        num_replicas=len(seeds),
         steps_per_call=1 if is_streamed(splits["train"]) else options["steps_per_call"],
         mesh=mesh,
         split_axes=split_axes,
@@ -180,7 +210,7 @@ def assemble(
         scoring=scoring,
         schedule=training.schedule,
         splits=splits,
-        seeds=seeds_of(config),
+        seeds=seeds,
         steps_per_epoch=training.steps_per_epoch,
         total_steps=training.total_steps,
         fingerprint=data_fingerprint(dataset.info()),

@@ -112,12 +112,12 @@ def write_tables(
     header += more
     for i, row in enumerate(rows):
         row += [cells[i] for cells in more.values()]
-    lines = _markdown([header, *rows])
+    lines = markdown([header, *rows])
     tuned = [n for n in summaries[0]["test"]["last"]["mean"] if n.endswith("_tuned")]
     shown = [n for n in tuned if n.removesuffix("_tuned") in columns(summaries[0])]
     if shown:
         lines += ["", "With the threshold of each class chosen on validation:", ""]
-        lines += _markdown(table_rows(summaries, names=shown))
+        lines += markdown(table_rows(summaries, names=shown))
     notes = [f"{row_name(s)}: {r.note}" for s, k in zip(summaries, known, strict=True) for r in k]
     lines += ["", *_explanation(summaries[0]), "", *(f"- Reported, {note}." for note in notes)]
     write_text(folder / "table.md", "\n".join(lines).rstrip() + "\n")
@@ -126,7 +126,8 @@ def write_tables(
     write_text(folder / "table.csv", table.getvalue())
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, of a header and rows."""
     header, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return [header, "|---" * len(rows[0]) + "|", *body]
 

@@ -8,7 +8,7 @@ the set and makes one for each part.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +101,36 @@ def retrain(
         say(f"the run in {path} has finished already; nothing was changed.")
         return done
     dataset = load_dataset(config["data"]) if dataset is None else dataset
-    check_same_images(stage1, dataset)
-    check_second_stage(config, dataset)
-    frozen = load_frozen(stage1, dataset, config["retrain"]["weights"])
-    facts = {"stage1": describe(stage1, from_folder)}
-    stage = SecondStage(config, path, dataset, stage1, frozen, facts)
+    stage = start_second_stage(config, path, from_folder, dataset)
     method = config["retrain"]["method"]
     if method in DIVIDED:
         return divide_and_classify(stage)
     return compute(stage) if method in POST_HOC else _trained(stage)
+
+
+def start_second_stage(
+    config: Config, path: Path, from_folder: str | Path, dataset: Dataset
+) -> SecondStage:
+    """What the second stage starts from, once it has been checked against the first.
+
+    Args:
+      config: of both stages.
+      path: folder of the second.
+      from_folder: of the first, which has finished.
+      dataset: of both.
+
+    Returns:
+      A `SecondStage`.
+
+    Raises:
+      InputError: if the first is another one than the config says, or the second could not run.
+    """
+    stage1 = find_stage1(config, from_folder)
+    check_same_images(stage1, dataset)
+    check_second_stage(config, dataset)
+    frozen = load_frozen(stage1, dataset, config["retrain"]["weights"])
+    facts = {"stage1": describe(stage1, from_folder)}
+    return SecondStage(config, path, dataset, stage1, frozen, facts)
 
 
 def check_second_stage(config: Config, dataset: Dataset) -> None:
@@ -176,7 +197,7 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
 
 def _trained(stage: SecondStage) -> dict[str, Any] | None:
     """Trains a classifier on the frozen features."""
-    run = _prepare(stage)
+    run = prepare_classifier(stage)
     stage.claim()
     return carry_out(run, {**stage.facts, "retrain": {"cached_features": _is_cached(stage.fields)}})
 
@@ -186,21 +207,35 @@ def _is_cached(fields: Config) -> bool:
     return not any(fields["augment"].values())
 
 
-def _prepare(stage: SecondStage) -> Run:
-    """A run that trains the classifier only."""
+def prepare_classifier(stage: SecondStage, candidates: Sequence[Config] = ()) -> Run:
+    """A run that trains the classifier only; writes nothing.
+
+    Args:
+      stage: of one of `lt_jax.two_stage.TRAINED`.
+      candidates: see `lt_jax.prepare.make_training`.
+
+    Returns:
+      A `Run`.
+
+    Raises:
+      InputError: for objectives or a sampling that cannot be used.
+    """
     config, fields, dataset = stage.config, stage.fields, stage.dataset
     mesh = sharding.make_mesh(config["train"]["num_devices"])
     options = {**config["train"], "epochs": fields["epochs"], "batch_size": fields["batch_size"]}
-    training = make_training(fields, options, dataset)
+    training = make_training(fields, options, dataset, candidates)
     splits, cached = put_splits(dataset, mesh), _is_cached(fields)
     if cached:  # a step takes microseconds: an epoch is one call
         steps = training.steps_per_epoch
         options |= {"steps_per_call": steps, "log_every_steps": steps}
-        splits = feature_splits(stage.frozen, splits, mesh, options)
-    network, start = _classifier(stage, training.objective, on_features=cached)
+        splits = _copied(feature_splits(stage.frozen, splits, mesh, options), training.copies)
+    network, start = trained_classifier(
+        config, dataset, stage.frozen.network, training.objective, on_features=cached
+    )
 
     def weights(key: Array, replica: int) -> tuple[Tree, Tree]:
-        own = jax.tree.map(lambda leaf: leaf[replica], (stage.frozen.params, stage.frozen.stats))
+        of_seed = replica % config["replicas"]
+        own = jax.tree.map(lambda leaf: leaf[of_seed], (stage.frozen.params, stage.frozen.stats))
         stats = dict(zip(("params", "stats"), own, strict=True))
         return start(key, own[0]["head"]), stats
 
@@ -216,24 +251,45 @@ def _prepare(stage: SecondStage) -> Run:
         weights,
         splits,
         # Without convolutions side by side is faster everywhere.
-        vmapped=cached or use_vmap(config["replica_mode"], config["replicas"]),
+        vmapped=cached or use_vmap(config["replica_mode"], training.copies * config["replicas"]),
         split_axes=Split(0, None, None, None) if cached else None,
         stage=2,
     )
 
 
-def _classifier(
-    stage: SecondStage, objective: Objective, *, on_features: bool
+def _copied(splits: dict[str, Split], copies: int) -> dict[str, Split]:
+    """Features ``[R, N, D]`` once more for every further copy of the R seeds."""
+    if copies == 1:
+        return splits
+    return {
+        name: split._replace(images=jnp.tile(split.images, (copies, 1, 1)))
+        for name, split in splits.items()
+    }
+
+
+def trained_classifier(
+    config: Config, dataset: Dataset, first: Network, objective: Objective, *, on_features: bool
 ) -> tuple[Network, Callable[[Array, Tree], Tree]]:
-    """The network that is trained, and ``(key, head of stage 1) -> its weights at the start``."""
-    method, first = stage.fields["method"], stage.frozen.network
+    """What a second stage trains.
+
+    Args:
+      config: of both stages.
+      dataset: it is trained on.
+      first: the network of stage 1.
+      objective: of the second stage.
+      on_features: whether inputs are features computed before, or images.
+
+    Returns:
+      The network, and ``(key, head of stage 1) -> its weights at the start``.
+    """
+    method = config["retrain"]["method"]
     if method == "lws":
-        classes = stage.dataset.num_classes
+        classes = dataset.num_classes
         return (
             frozen_network(first, scaled_logits(first.classify), on_features=on_features),
             lambda key, head: {"head": {"scale": jnp.ones(classes)}},
         )
-    fresh = make_model(stage.config, stage.dataset, objective) if method == "crt" else first
+    fresh = make_model(config, dataset, objective) if method == "crt" else first
     network = frozen_network(
         first, lambda params, _, x: fresh.classify(params["head"], x), on_features=on_features
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -59,6 +60,84 @@ def override(config: ConfigDict, settings: Sequence[str]) -> None:
             raise InputError(
                 f"setting is {setting!r}; expected a value such as {before!r}"
             ) from error
+
+
+class Grid(NamedTuple):
+    """Values to be compared, of one field or two.
+
+    Attributes:
+      fields: dotted names, of the objective of one stage.
+      axes: the values of each field.
+      configs: one for each combination of values, the last field varying fastest.
+    """
+
+    fields: tuple[str, ...]
+    axes: tuple[tuple[float, ...], ...]
+    configs: tuple[ConfigDict, ...]
+
+    @property
+    def points(self) -> list[tuple[float, ...]]:
+        """The values of each config."""
+        return list(itertools.product(*self.axes))
+
+    @property
+    def second_stage(self) -> bool:
+        """Whether they are fields of the second stage."""
+        return self.fields[0].startswith("retrain.")
+
+
+def candidates_of(config: ConfigDict, over: Sequence[str]) -> Grid:
+    """Copies of a config for every combination of values of an objective's options.
+
+    Args:
+      config: of a run.
+      over: one or two of such as ``"objective.transforms.focal.gamma=0,1,2"``.
+
+    Returns:
+      A `Grid`.
+
+    Raises:
+      InputError: for another number of them, a text of another form, a field that is not one of an
+        objective or not there, values that are not two or more different numbers.
+
+    Example:
+      >>> from lt_jax.configuration import base_config
+      >>> grid = candidates_of(base_config("focal"), ["objective.transforms.focal.gamma=0,2"])
+      >>> [c.objective.transforms.focal.gamma for c in grid.configs], grid.points
+      ([0.0, 2.0], [(0,), (2,)])
+    """
+    if not 1 <= len(over) <= 2:
+        raise InputError(f"--tune was given {len(over)} times; expected one field or two")
+    axes = dict(_axis(config, text) for text in over)
+    stages = {field.startswith("retrain.") for field in axes}
+    if len(axes) < len(over) or len(stages) > 1:
+        raise InputError(f"--tune is {list(over)!r}; expected two fields of the same stage")
+    configs = []
+    for values in itertools.product(*axes.values()):
+        copy = config.copy_and_resolve_references()
+        override(copy, [f"{f}={json.dumps(v)}" for f, v in zip(axes, values, strict=True)])
+        configs.append(copy)
+    return Grid(tuple(axes), tuple(axes.values()), tuple(configs))
+
+
+def _axis(config: ConfigDict, text: str) -> tuple[str, tuple[float, ...]]:
+    """A field and the values it is to have."""
+    field, _, listed = text.partition("=")
+    if not field.startswith(("objective.", "retrain.objective.")):
+        raise InputError(
+            f"--tune is {text!r}; expected numbers of an objective, such as"
+            " 'objective.transforms.focal.gamma=0,1,2'; other fields are compared by --over"
+        )
+    if not has_field(config, field):
+        raise InputError(f"config has no field {field!r}")
+    try:
+        values = json.loads(f"[{listed}]")
+    except ValueError:
+        values = []
+    numbers = [isinstance(v, (int, float)) and not isinstance(v, bool) for v in values]
+    if not all(numbers) or len({float(v) for v in values}) < max(len(values), 2):
+        raise InputError(f"--tune is {text!r}; expected two or more different numbers after the =")
+    return field, tuple(values)
 
 
 def variations(config: ConfigDict, over: Sequence[str]) -> list[ConfigDict]:

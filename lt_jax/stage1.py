@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -235,22 +235,40 @@ def load_frozen(stage1: Stage1, dataset: Dataset, which: str) -> Frozen:
     objective, optimizer = training.objective, training.optimizer
     network = make_model(config, dataset, objective)
     has_validation = len(dataset.validation_labels) > 0
-    one = jax.eval_shape(
+    state = read_states(
+        stage1.folder,
+        summary,
         lambda key: init_state(network.init(key), optimizer, objective, keep_best=has_validation),
-        jax.random.key(0),
     )
-    replicas = len(summary["seeds"])
-    # Zero-stride arrays: only their shapes and types are looked at.
-    template = jax.tree.map(
-        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (replicas, *leaf.shape)), one
-    )
-    state = read_step(stage1.folder / workdir.CHECKPOINTS, summary["training"]["steps"], template)
     weights = state.best if which == "best_on_validation" else state
     rows = np.asarray(stage1.rows)
     params, stats = jax.tree.map(
         lambda leaf: np.asarray(leaf)[rows], (weights.params, weights.stats)
     )
     return Frozen(network, objective, params, stats)
+
+
+def read_states(folder: Path, summary: Mapping[str, Any], init: Callable[[jax.Array], Any]) -> Any:
+    """The last checkpoint of a finished run.
+
+    Args:
+      folder: of the run, or of one of its stages.
+      summary: it ended with.
+      init: ``key -> the state of one replica``, of which only shapes and types are looked at.
+
+    Returns:
+      Its states, leading axis R.
+
+    Raises:
+      InputError: if the checkpoint is gone, damaged or of another network.
+    """
+    one = jax.eval_shape(init, jax.random.key(0))
+    replicas = len(summary["seeds"])
+    # Zero-stride arrays, which take no room.
+    template = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (replicas, *leaf.shape)), one
+    )
+    return read_step(folder / workdir.CHECKPOINTS, summary["training"]["steps"], template)
 
 
 def describe(stage1: Stage1, given: str | Path) -> dict[str, Any]:

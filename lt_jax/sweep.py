@@ -12,9 +12,8 @@ from ml_collections import ConfigDict
 from lt_jax import workdir
 from lt_jax.configuration import check_config, first_stage, plain
 from lt_jax.data import Dataset, load_dataset
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.files import folder_of
-from lt_jax.loop import NonFiniteError
 from lt_jax.prepare import prepare
 from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.stage1 import decisive

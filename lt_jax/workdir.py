@@ -83,13 +83,17 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
             )
 
 
-def finished_summary(workdir: Path) -> dict[str, Any] | None:
+def finished_summary(workdir: Path, name: str = SUMMARY) -> dict[str, Any] | None:
     """The summary of a run that has finished, or None.
+
+    Args:
+      workdir: folder of the run.
+      name: of the file.
 
     Raises:
       InputError: if there is a file that cannot be read as one.
     """
-    path = workdir / SUMMARY
+    path = workdir / name
     if not path.exists():
         return None
     try:

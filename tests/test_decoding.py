@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from lt_jax.data.decoding import Decoding, middle_box, random_box
+from lt_jax.data.decoding import Decoding, fitted, middle_box, random_box
 
 Image = pytest.importorskip("PIL.Image")
 BILINEAR = Image.Resampling.BILINEAR
@@ -123,3 +123,21 @@ def test_crops_of_any_mode_are_rgb(mode):
         got = decoding(file, [0])
         assert (got.shape, got.dtype) == ((50, 50, 3), np.uint8)
         assert got.std() > 10
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_images_to_predict_are_decoded_as_those_of_the_test_split(mode, resize):
+    file = encoded(smooth(90, 60).convert(mode), "PNG")
+    expected = Decoding(32, resize)(file)
+    np.testing.assert_array_equal(fitted(file, (32, 32, 3), resize), expected)
+    grey = Image.open(io.BytesIO(file)).convert("L")
+    (flat,) = np.moveaxis(fitted(encoded(grey, "PNG"), (32, 32, 1), resize), -1, 0)
+    np.testing.assert_array_equal(flat, fitted(file, (32, 32, 1), resize)[..., 0])
+    if mode == "L":
+        np.testing.assert_array_equal(flat, expected[..., 0])
+
+
+def test_an_image_of_the_right_size_keeps_its_pixels():
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 9, 1)).astype(np.uint8)
+    np.testing.assert_array_equal(fitted(pixels, (5, 9, 1)), pixels)

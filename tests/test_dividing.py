@@ -6,11 +6,16 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from exported import assert_scores, exported
 from sklearn.metrics import normalized_mutual_info_score
 from tiny_runs import Killed, PixelNet, StopAfter, snapshot, tiny
 
 from lt_jax import dividing_blocks, dlsa, features, models
+from lt_jax.checkpoint import Checkpoints
+from lt_jax.comparison import curves, figures, grouped, read_runs
+from lt_jax.comparison.sections import sections_of
 from lt_jax.data import load_dataset
 from lt_jax.data.feature_files import read_feature_folder, shard_name
 from lt_jax.dividing_report import part_rows, tell_division
@@ -18,6 +23,7 @@ from lt_jax.errors import InputError
 from lt_jax.extract import extract_features
 from lt_jax.longtail import gini_coefficient
 from lt_jax.loop import NonFiniteError
+from lt_jax.pictures import new_figure
 from lt_jax.report import write_tables
 from lt_jax.retrain import retrain
 from lt_jax.stage1 import Frozen
@@ -145,6 +151,32 @@ def test_it_is_told_and_drawn(done, capsys, tmp_path):
     table = (tmp_path / "table.md").read_text()
     assert "| undivided | against undivided |" in table
     assert f"{100 * difference:+.1f}" in table.splitlines()[2]
+
+
+def test_a_report_shows_it(done, monkeypatch):
+    """Both stages' files are found, and what is in them is drawn and compared."""
+    _, folder, summary = done
+
+    def quick(draw, alt, **_):  # what becomes of a drawing is shown by other tests
+        draw(new_figure(1, 1, (3, 3))[1])
+        return alt
+
+    monkeypatch.setattr(figures, "panel", lambda *_, **__: "")
+    monkeypatch.setattr(curves, "panel", quick)
+    (group,) = grouped(read_runs([folder]))
+    parts = {section.title: section.parts for section in sections_of(group)}
+    table, drawn = parts["Divided features"]
+    assert [table.header, *table.rows] == part_rows(summary["division"]["replicas"])
+    assert len(drawn.panels) == 7
+    for name in ("map of the latents", "loss of the flows by block"):
+        assert f"cross_entropy_dlsa: {name}" in drawn.panels
+    rows = parts["Second stages"][0].rows
+    assert [row[1] for row in rows] == ["its stage 1", "undivided"]
+    difference = paired_difference(summary, undivided(summary))["mean"]
+    assert rows[1][-1].startswith(f"{100 * difference:+.1f}")
+    of_stage1, note = parts["Training"]
+    assert len(of_stage1.panels) == 3
+    assert "the last stage" in note.text
 
 
 def test_stage_1_and_the_rest_of_a_summary_are_there(done):
@@ -441,3 +473,30 @@ def test_flow_options_of_the_paper_are_accepted():
     dlsa.check_flow_options(
         dlsa.FlowOptions(optimizer="sgd", learning_rate=0.2, purity=0.02, weight_power=2.0)
     )
+
+
+# What is exported of it
+
+
+def test_an_exported_division_scores_as_it_was_tested(done, tmp_path):
+    """Every test image goes through the blocks to the classifier of its part, in one program."""
+    config, folder, summary = done
+    dataset, test = load_dataset(config.data), summary["test"]["last"]
+    for r, seed in enumerate(summary["seeds"]):
+        model = exported(folder, tmp_path / str(seed), seed=seed)
+        assert_scores(model, dataset, test["replicas"][r])
+
+
+def test_a_division_without_the_statistics_of_its_features_is_refused(done, tmp_path):
+    """One of an earlier version."""
+    shutil.copytree(done[1], tmp_path / "run")
+    heads = tmp_path / "run" / "stage2" / "checkpoints" / "heads"
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.restore(heads / "0" / "state")
+    del saved["features"]
+    shutil.rmtree(heads)
+    earlier = Checkpoints(heads, 2)
+    earlier.save(0, saved, {})
+    earlier.close()
+    with pytest.raises(InputError, match="an earlier version saved no mean and deviation"):
+        exported(tmp_path / "run", tmp_path / "out")

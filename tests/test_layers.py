@@ -15,6 +15,7 @@ PACKAGE = Path(lt_jax.__file__).parent
 LAYERS = (
     (
         "errors",
+        "config_fields",
         "files",
         "npz",
         "longtail",
@@ -23,6 +24,7 @@ LAYERS = (
         "environment",
         "tpu_vm",
         "tpu_vm_resume",
+        "artifact",
     ),
     (
         "advice",
@@ -48,9 +50,11 @@ LAYERS = (
     ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "stopping", "loop"),
     ("settings", "build", "prepare"),
     ("reported", "summaries", "report", "pictures", "masking_pictures", "finish"),
+    ("tuning_report",),
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),
     ("dividing_pictures", "dividing", "extract"),
-    ("retrain", "train", "sweep", "evaluate", "cli"),
+    ("retrain", "train", "sweep", "tuning", "evaluate", "cli", "comparison"),
+    ("divided", "trained", "export", "predict"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

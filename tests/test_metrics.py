@@ -78,6 +78,31 @@ def test_top5_is_that_of_scikit_learn():
     assert found["top1"] < found["top5"] < 1
 
 
+def test_calibration_bins_are_those_of_the_predictions():
+    """Over batches, and over replicas side by side, against float64; they give the error too."""
+    rng = np.random.default_rng(2)
+    both = rng.dirichlet(np.ones(4), (2, 333)).astype(np.float32)
+    labels, where = rng.integers(0, 4, 333), np.ones(333, bool)
+    side_by_side = jax.jit(jax.vmap(metrics.count, in_axes=(0, 0, None, None)))
+    replicas = side_by_side(both, both, labels, where)
+    for r, probabilities in enumerate(both):
+        confidence = probabilities.astype(np.float64).max(1)
+        index = np.digitize(confidence, np.linspace(0, 1, 16)[1:-1], right=True)
+        right = probabilities.argmax(1) == labels
+        expected = [np.bincount(index, weights=w, minlength=15) for w in (where, right, confidence)]
+        for counts in (
+            counts_of(probabilities, labels),
+            metrics.Counts(*(leaf[r] for leaf in replicas)),
+        ):
+            found = metrics.scores(counts, [10] * 4)
+            bins = found["calibration"]
+            assert bins["count"] == expected[0].tolist()
+            assert bins["observed"] == expected[1].tolist()
+            np.testing.assert_allclose(bins["predicted"], expected[2], rtol=1e-6)
+            error = np.abs(expected[1] - expected[2]).sum() / 333
+            assert found["ece"] == pytest.approx(error, rel=1e-5)
+
+
 def test_confusions_of_many_classes_are_not_kept(monkeypatch):
     counts = counts_of(np.eye(7, dtype=np.float32), np.arange(7))
     assert "confusion" in metrics.scores(counts, [10] * 7)

@@ -93,6 +93,12 @@ def test_calibration_and_histograms_follow_a_second_implementation():
         for kind, rows in (("positives", positive), ("negatives", ~positive)):
             histogram = np.bincount(index[rows], minlength=10).tolist()
             assert found["histograms"][kind][c] == histogram
+    every, positive = probability.ravel(), targets.ravel() > 0
+    index = np.minimum((every * 10).astype(int), 9)
+    bins = found["calibration"]  # of all classes together
+    assert bins["count"] == np.bincount(index, minlength=10).tolist()
+    assert bins["observed"] == np.bincount(index[positive], minlength=10).tolist()
+    np.testing.assert_allclose(bins["predicted"], np.bincount(index, every), rtol=1e-5)
 
 
 def test_devices_and_replicas_change_nothing():

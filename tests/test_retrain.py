@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+from exported import assert_scores, exported
 from flax import nnx
 from ml_collections import ConfigDict
 from tiny_runs import (
@@ -886,3 +887,29 @@ def test_config_of_two_stages_without_the_second_is_that_of_the_first(ce):
     assert first.retrain.to_dict() == base_config().retrain.to_dict()
     first.name = ce.config.name
     assert first.to_dict() == ce.config.to_dict()
+
+
+# What is exported of it.
+
+
+@pytest.mark.parametrize("stage", ONE_CLASSIFIER)
+def test_an_exported_second_stage_scores_as_it_was_tested(stage, done, tmp_path):
+    """From its own folder alone, as `tests/test_export.py` has it of one stage."""
+    config, folder, summary = done(stage, "gcl" if stage == "gcl" else "cross_entropy")
+    model = exported(folder, tmp_path / "out", seed=1)
+    assert_scores(model, load_dataset(config.data), summary["test"]["last"]["replicas"][1])
+
+
+def test_of_a_run_of_two_stages_the_second_is_exported(gcl, tmp_path):
+    config, folder, summary = gcl
+    dataset = load_dataset(config.data)
+    for which, test in summary["test"].items():
+        model = exported(folder, tmp_path / which, weights=which)
+        assert_scores(model, dataset, test["replicas"][0])
+    first = exported(folder / "stage1", tmp_path / "first")
+    assert_scores(first, dataset, summary["stage1"]["test"]["last"]["replicas"][0])
+
+
+def test_a_computed_classifier_has_no_best_weights(done, tmp_path):
+    with pytest.raises(InputError, match=r"weights is 'best_on_validation', but .* has 'last'"):
+        exported(done("ncm").folder, tmp_path / "out", weights="best_on_validation")

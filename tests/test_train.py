@@ -128,6 +128,8 @@ def test_sigterm_saves_and_exits_cleanly(tmp_path):
         sys.executable, "launch/train.py", "--config=configs/digits.py:plm",
         "--config.train.epochs=100000", "--config.train.log_every_steps=5",
         "--config.train.tensorboard=False", f"--workdir={tmp_path / 'run'}",
+        "--config.data.source=made_features:1", "--config.model.name=linear",
+        "--config.augment.crop_padding=0",
     ]  # fmt: skip
     env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=env)

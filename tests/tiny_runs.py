@@ -29,7 +29,7 @@ class PixelNet(nnx.Module):
         self.head = head
 
     def features(self, images, *, train):
-        pixels = images.reshape(len(images), -1)
+        pixels = images.reshape(images.shape[0], -1)
         return self.norm(pixels, use_running_average=not train).astype(jnp.float32)
 
     def __call__(self, images, *, train):

@@ -87,6 +87,7 @@ class Dataset:
         labels, total = self.train_labels, len(self.train_labels)
         return {
             "source": self.source,
+            "image_shape": list(self.train_images.shape[1:]),
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
             "multi_label": self.multi_label,

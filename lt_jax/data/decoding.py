@@ -61,7 +61,7 @@ class Decoding(NamedTuple):
             box = middle_box(width, height, self.size)
         else:
             box = (0, 0, width, height)
-        return _resized(opened, box, self.size)
+        return _resized(opened, box, (self.size, self.size))
 
 
 def decode_image(image: bytes | Images, image_size: int = 0) -> Images:
@@ -80,6 +80,29 @@ def decode_image(image: bytes | Images, image_size: int = 0) -> Images:
     grey = opened.mode in ("1", "L")
     pixels = np.asarray(opened.convert("L" if grey else "RGB"))
     return pixels[..., None] if grey else pixels
+
+
+def fitted(image: bytes | Images, shape: Sequence[int], resize: str = "stretch") -> Images:
+    """Any image as the input of a network, as `Decoding` makes it where nothing is random.
+
+    Args:
+      image: an encoded file, or pixels, as for `Decoding`.
+      shape: ``(height, width, channels)`` that the network takes; 1 channel for grey, or 3.
+      resize: ``"stretch"``, or ``"crop"`` to a square; see `Decoding`.
+
+    Returns:
+      uint8 of that shape; an image that is of that shape keeps its pixels if it is stretched.
+
+    Example:
+      >>> fitted(np.full((4, 6, 3), 9, np.uint8), (2, 3, 1)).shape
+      (2, 3, 1)
+    """
+    height, width, channels = shape
+    opened = _open(image)
+    wide, high = opened.size
+    box = middle_box(wide, high, height) if resize == "crop" else (0, 0, wide, high)
+    mode = "L" if channels == 1 else "RGB"
+    return _resized(opened, box, (width, height), mode).reshape(height, width, channels)
 
 
 def random_box(width: int, height: int, smallest_area: float, rng: np.random.Generator) -> Box:
@@ -154,8 +177,8 @@ def _reduced(opened: Image, box: Box, size: int) -> Box:
     return box[0] * across, box[1] * down, box[2] * across, box[3] * down
 
 
-def _resized(opened: Image, box: Box, size: int) -> Images:
+def _resized(opened: Image, box: Box, sides: tuple[int, int], mode: str = "RGB") -> Images:
     from PIL import Image
 
-    rgb = opened if opened.mode == "RGB" else opened.convert("RGB")
-    return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    converted = opened if opened.mode == mode else opened.convert(mode)
+    return np.asarray(converted.resize(sides, Image.Resampling.BILINEAR, box=box))

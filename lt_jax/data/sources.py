@@ -6,8 +6,9 @@ which become the validation split, is decided later and apart (`dataset.py`).
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,21 +78,21 @@ def load_source(
 ) -> Source:
     """Reads a whole image set into memory, or finds out how to stream it.
 
-    ==================== =======================================================================
-    ``digits``           scikit-learn's 1,797 grey 8x8 digits; 50 of each class are the test set
-    ``tfds:<name>``      an image set of TensorFlow Datasets with one label or several an image,
-                         prepared as array_record (read without TensorFlow) or tfrecord (with
-                         it); ``<name>/<config>`` and ``<name>:<version>`` work too
-    ``folder:<path>``    images in ``<path>/<split>/<class>/``, or those on list files, see
-                         `lt_jax.data.folder_source` and `lt_jax.data.lists`
-    ``arrays:<file>``    an .npz file with x_train, y_train, x_test, y_test, maybe class_names (or
-                         label_names): images or feature vectors, one label or several each
-    ``multi_digits``     several of the digits on a canvas, see `lt_jax.data.canvas.compose`
-    ``multi_mnist``      the same of ``tfds:mnist``
-    ``features:<dir>``   train, test and maybe validation, each an .npz or .h5 file with features
-                         ``[N, D]`` and labels ``[N]``, see `lt_jax.data.feature_files`
+    ===================== ======================================================================
+    ``digits``            scikit-learn's 1,797 grey 8x8 digits; 50 of each class are the test set
+    ``tfds:<name>``       an image set of TensorFlow Datasets with one label or several an image,
+                          prepared as array_record (read without TensorFlow) or tfrecord (with
+                          it); ``<name>/<config>`` and ``<name>:<version>`` work too
+    ``folder:<path>``     images in ``<path>/<split>/<class>/``, or those on list files, see
+                          `lt_jax.data.folder_source` and `lt_jax.data.lists`
+    ``arrays:<file>``     an .npz file with x_train, y_train, x_test, y_test, maybe class_names (or
+                          label_names): images or feature vectors, one label or several each
+    ``multi_digits``      several of the digits on a canvas, see `lt_jax.data.canvas.compose`
+    ``multi_mnist``       the same of ``tfds:mnist``
+    ``features:<dir>``    train, test and maybe validation, each an .npz or .h5 file with features
+                          ``[N, D]`` and labels ``[N]``, see `lt_jax.data.feature_files`
     ``made_features:<m>`` features whose frequent classes have m modes each, see `lt_jax.data.made`
-    ==================== =======================================================================
+    ===================== ======================================================================
 
     Args:
       source: one of these forms.
@@ -264,11 +265,19 @@ def _read_digits():
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise InputError("the digits need scikit-learn: pip install scikit-learn") from error
+    return _parsed_digits(load_digits)
+
+
+@functools.cache  # scikit-learn parses them from text each time
+def _parsed_digits(load_digits: Callable[..., Any]):
     pixels, labels = load_digits(return_X_y=True)
     images = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     test = long_tailed_indices(labels, [DIGITS_TEST_PER_CLASS] * 10, seed=0)
     train = np.setdiff1d(np.arange(len(labels)), test)
-    return (images[train], labels[train]), (images[test], labels[test]), ()
+    arrays = images[train], labels[train], images[test], labels[test]
+    for array in arrays:
+        array.setflags(write=False)  # all callers have the same ones
+    return arrays[:2], arrays[2:], ()
 
 
 def _read_arrays(file: str, data_dir: str):

@@ -24,7 +24,7 @@ from lt_jax.dlsa.clusters import (
     pure_clusters,
     threshold_for,
 )
-from lt_jax.dlsa.fit import FlowOptions, Mixture, check_flow_options, place
+from lt_jax.dlsa.fit import FlowOptions, Mixture, check_flow_options, init_fit, place
 from lt_jax.dlsa.flow import Flow, autoregressive_masks, forward, init_flow, inverse
 from lt_jax.dlsa.heads import (
     HeadOptions,
@@ -32,6 +32,7 @@ from lt_jax.dlsa.heads import (
     check_head_options,
     class_shares,
     fit_heads,
+    init_heads,
     part_logits,
 )
 from lt_jax.dlsa.mixture import draw_centres, log_densities, log_likelihood
@@ -65,7 +66,9 @@ __all__ = [
     "fit_block",
     "fit_heads",
     "forward",
+    "init_fit",
     "init_flow",
+    "init_heads",
     "inputs_of",
     "inverse",
     "likelihood_term",

@@ -1,5 +1,6 @@
 """Scores: counts that add up over batches on the device, then NumPy on the host."""
 
+from lt_jax.longtail import FEW, GROUPS, MANY
 from lt_jax.metrics.multi_label import MultiLabelCounts, multi_label_count, multi_label_total
 from lt_jax.metrics.operating_points import (
     class_groups,
@@ -14,6 +15,7 @@ from lt_jax.metrics.single_label import (
     Counts,
     add,
     balanced_accuracy,
+    calibration_bins,
     count,
     expected_calibration_error,
     scores,
@@ -21,6 +23,9 @@ from lt_jax.metrics.single_label import (
 )
 
 __all__ = [
+    "FEW",
+    "GROUPS",
+    "MANY",
     "TABLES",
     "Counts",
     "MultiLabelCounts",
@@ -28,6 +33,7 @@ __all__ = [
     "add",
     "average_precision",
     "balanced_accuracy",
+    "calibration_bins",
     "class_groups",
     "classwise_calibration_error",
     "count",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from lt_jax.longtail import shot_groups
 from lt_jax.metrics.multi_label import MultiLabelCounts
 from lt_jax.metrics.ranking import average_precision, tune_thresholds
+from lt_jax.metrics.single_label import calibration_bins
 
 Vector = npt.NDArray[np.float64]
 Groups = Literal["thirds", "counts"]
@@ -159,8 +160,10 @@ def multi_label_scores(
 
     Returns:
       map, map_head, map_medium, map_tail, exact_match (every label right), ece (mean over classes),
-      nll per example, those of `point_scores`, per_class_ap, per_class_ece and histograms; with
-      validation also those of `point_scores` and exact_match at its thresholds, named ``_tuned``.
+      nll per example, those of `point_scores`, per_class_ap, per_class_ece, histograms, and
+      calibration of all classes together (see `lt_jax.metrics.calibration_bins`); with validation
+      also those of `point_scores` and exact_match at its thresholds, named ``_tuned``, and
+      per_class_threshold, on the logits, None for a class that all examples are claimed to have.
     """
     rows = np.asarray(counts.where)
     logits, targets = (np.asarray(v)[rows] for v in (counts.logits, counts.targets))
@@ -184,6 +187,9 @@ def multi_label_scores(
             "positives": np.asarray(counts.bin_positives).tolist(),
             "negatives": (binned - np.asarray(counts.bin_positives)).tolist(),
         },
+        "calibration": calibration_bins(
+            *(np.sum(v, axis=0) for v in (binned, counts.bin_positives, counts.bin_probability))
+        ),
     }
 
 
@@ -199,8 +205,12 @@ def _tuned(
         return {}
     rows = np.asarray(validation.where)
     own = (np.asarray(v)[rows] for v in (validation.logits, validation.targets))
-    predicted, positive = logits > tune_thresholds(*own), targets > 0
+    thresholds = tune_thresholds(*own)
+    predicted, positive = logits > thresholds, targets > 0
     hits, said, there = (v.sum(axis=0) for v in (predicted & positive, predicted, positive))
     point = point_scores(hits, said, there, class_counts, groups)
     point["exact_match"] = float((predicted == positive).all(axis=1).mean())
-    return {f"{k}_tuned": v for k, v in point.items() if not k.startswith("per_class")}
+    return {
+        **{f"{k}_tuned": v for k, v in point.items() if not k.startswith("per_class")},
+        "per_class_threshold": [None if np.isinf(t) else t for t in thresholds.tolist()],
+    }

@@ -15,7 +15,8 @@ from lt_jax.metrics import single_label
 from lt_jax.metrics.multi_label import multi_label_count, multi_label_total
 from lt_jax.metrics.operating_points import multi_label_scores
 
-TABLES = ("confusion", "histograms")  # of counts: no mean of these is taken over seeds
+# Of counts: no mean of these is taken over seeds.
+TABLES = ("confusion", "histograms", "calibration")
 _MULTI_LABEL_ROW = ("map", "recall_rarest", "precision_head", "cf1", "of1", "nll")
 
 

@@ -101,6 +101,30 @@ def expected_calibration_error(counts: Counts) -> float:
     return float(np.abs(correct - confidence).sum() / np.asarray(counts.bin_count).sum())
 
 
+def calibration_bins(
+    count: npt.ArrayLike, observed: npt.ArrayLike, predicted: npt.ArrayLike
+) -> dict[str, list[Any]]:
+    """What a reliability diagram is drawn from, as numbers that JSON can hold.
+
+    Args:
+      count: predictions in each bin of confidence or probability, ``[bins]``.
+      observed: how many of them came true, ``[bins]``.
+      predicted: their summed confidence or probability, ``[bins]``.
+
+    Returns:
+      The three as lists, by name; they add up over seeds.
+
+    Example:
+      >>> calibration_bins([2, 1], [1, 1], [0.75, 0.9])
+      {'count': [2, 1], 'observed': [1, 1], 'predicted': [0.75, 0.9]}
+    """
+    return {
+        "count": np.asarray(count).tolist(),
+        "observed": np.asarray(observed).tolist(),
+        "predicted": np.asarray(predicted, np.float64).tolist(),
+    }
+
+
 def shot_accuracy(per_class: npt.ArrayLike, class_counts: npt.ArrayLike) -> dict[str, float | None]:
     """Mean accuracy of classes with many (> 100), medium (20 to 100) and few (< 20) images.
 
@@ -132,7 +156,8 @@ def scores(counts: Counts, class_counts: npt.ArrayLike) -> dict[str, Any]:
 
     Returns:
       top1, top5 (of more than 5 classes), balanced_accuracy, many, medium, few, ece, nll, per_class
-      (None for a class without test images), and confusion of up to 1,000 classes.
+      (None for a class without test images), calibration (see `calibration_bins`), and confusion
+      of up to 1,000 classes.
     """
     confusion = np.asarray(counts.confusion, np.int64)
     total = confusion.sum(1)
@@ -146,5 +171,8 @@ def scores(counts: Counts, class_counts: npt.ArrayLike) -> dict[str, Any]:
         "ece": expected_calibration_error(counts),
         "nll": float(counts.nll) / int(total.sum()),
         "per_class": [None if np.isnan(a) else float(a) for a in per_class],
+        "calibration": calibration_bins(
+            counts.bin_count, counts.bin_correct, counts.bin_confidence
+        ),
         **({"confusion": confusion.tolist()} if few_classes else {}),
     }

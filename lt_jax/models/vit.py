@@ -124,7 +124,7 @@ class VisionTransformer(nnx.Module):
         """Features ``[B, num_features]`` float32 of images ``[B, H, W, C]``."""
         patches = self.patches(images).astype(jnp.float32) + self.positions[...]
         first = self.class_token[...] + self.class_position[...]
-        batch, width = len(images), self.num_features
+        batch, width = images.shape[0], self.num_features
         first = jnp.broadcast_to(first, (batch, 1, width))
         tokens = jnp.concatenate([first, patches.reshape(batch, -1, width)], axis=1)
         for block in self.blocks:

@@ -1,5 +1,6 @@
 """Objectives: losses that compose, with state and randomness made explicit."""
 
+from lt_jax.objectives.alternatives import Alternative, alternatives
 from lt_jax.objectives.bases import (
     asymmetric,
     negative_tolerant,
@@ -37,12 +38,14 @@ __all__ = [
     "BASES",
     "METHODS",
     "TRANSFORMS",
+    "Alternative",
     "Base",
     "Method",
     "Objective",
     "PartialLabelState",
     "Terms",
     "Transform",
+    "alternatives",
     "asymmetric",
     "build_objective",
     "chain",

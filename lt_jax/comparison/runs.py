@@ -1,0 +1,216 @@
+"""Which runs a report is of: folders read, sweeps expanded, names made unique, data kept apart."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lt_jax import workdir
+from lt_jax.errors import InputError
+from lt_jax.files import folder_of
+from lt_jax.summaries import Scores, headline, row_name
+from lt_jax.tuning_report import TUNING
+
+TABLE = "table.csv"
+
+
+class Finished(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      name: unique among those that it is compared with.
+      path: its folder, or the file of its summary.
+      summary: it ended with.
+    """
+
+    name: str
+    path: Path
+    summary: Scores
+
+    @property
+    def stages(self) -> tuple[Path, ...]:
+        """Folders that may hold metrics: of both stages if they were trained in one go."""
+        if (self.path / workdir.STAGE2).is_dir():
+            return (self.path / workdir.STAGE1, self.path / workdir.STAGE2)
+        return (self.path,)
+
+
+class Group(NamedTuple):
+    """Runs that can be compared: on the same data, with the same kind of scores.
+
+    Attributes:
+      runs: in order.
+      baseline: one of them.
+    """
+
+    runs: tuple[Finished, ...]
+    baseline: Finished
+
+    @property
+    def summaries(self) -> list[Scores]:
+        """Those of the runs."""
+        return [run.summary for run in self.runs]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an example may have several labels."""
+        return bool(self.baseline.summary["data"].get("multi_label"))
+
+
+def read_runs(names: Iterable[str | Path]) -> list[Finished]:
+    """Finished runs, each once.
+
+    Args:
+      names: of folders of runs; of folders of sweeps, whose rows are taken in the order of their
+        table; or of files with a summary, or folders of such.
+
+    Returns:
+      Runs, named by their method.
+
+    Raises:
+      InputError: for one that is missing, has not finished or is no run.
+    """
+    found: dict[Path, Finished] = {}
+    for name in names:
+        for run in _read(folder_of(name)):
+            found.setdefault(run.path, run)
+    if not found:
+        raise InputError("no WORKDIR was given; expected folders of finished runs")
+    return list(found.values())
+
+
+def _read(path: Path) -> list[Finished]:
+    if not path.exists():
+        raise InputError(f"workdir {path} does not exist; expected the folder of a finished run")
+    if path.is_file():
+        return [_from_file(path)]
+    if _is_run(path):
+        return [_from_folder(path)]
+    folders = sorted((p for p in path.iterdir() if p.is_dir() and _is_run(p)), key=str)
+    if folders:
+        return _in_order([_from_folder(p) for p in folders], path / TABLE)
+    files = sorted((p for p in path.iterdir() if p.name.endswith(".json")), key=str)
+    if files:
+        return _in_order([_from_file(p) for p in files], path / TABLE)
+    raise InputError(f"workdir {path} holds no run; expected the folder of a run or of a sweep")
+
+
+def _is_run(path: Path) -> bool:
+    return (path / workdir.CONFIG).exists() or (path / workdir.SUMMARY).exists()
+
+
+def _from_folder(path: Path) -> Finished:
+    summary = workdir.finished_summary(path)
+    if summary is None and (path / TUNING).exists():
+        raise InputError(
+            f"the run in {path} compared values on validation and has no test scores; expected a"
+            " run that was tested"
+        )
+    if summary is None:
+        raise InputError(
+            f"the run in {path} has not finished; start it again to go on, or leave it out"
+        )
+    return _checked(path, path / workdir.SUMMARY, summary)
+
+
+def _from_file(path: Path) -> Finished:
+    summary = workdir.finished_summary(path.parent, path.name)
+    return _checked(path, path, summary or {})
+
+
+def _checked(path: Path, file: Path, summary: Scores) -> Finished:
+    """A run, if its summary has what everything here reads."""
+    try:
+        complete = (
+            headline(summary) in summary["test"]["last"]["mean"]
+            and len(summary["seeds"]) == len(summary["test"]["last"]["replicas"])
+            and {"config", "name", "versions", "hardware"} <= summary.keys()
+            and {"index_hash", "class_counts"} <= summary["data"].keys()
+        )
+    except (KeyError, TypeError, AttributeError):
+        complete = False
+    if not complete:
+        raise InputError(f"{file} is not the summary of a finished run")
+    return Finished(row_name(summary), path, summary)
+
+
+def _in_order(runs: list[Finished], table: Path) -> list[Finished]:
+    """Rows of a sweep as its table has them, without first stages that are no rows themselves."""
+    if not table.exists():
+        return runs
+    rows = [row[0] for row in csv.reader(table.read_text().splitlines()) if row][1:]
+    first = {run.summary["stage1"]["name"] for run in runs if "stage1" in run.summary}
+    kept = [run for run in runs if run.name in rows or run.summary["name"] not in first]
+    place = {name: number for number, name in reversed(list(enumerate(rows)))}
+    return sorted(kept, key=lambda run: place.get(run.name, len(rows)))
+
+
+def grouped(runs: Sequence[Finished], baseline: str = "") -> list[Group]:
+    """Runs by what they can be compared with.
+
+    Args:
+      runs: from `read_runs`.
+      baseline: name of a run, by its method or its folder; empty for the first of each group. A
+        group without it is compared with its first.
+
+    Returns:
+      Groups in the order of their first runs.
+
+    Raises:
+      InputError: if no run has that name, or several of a group.
+    """
+    groups: list[list[Finished]] = []
+    for run in runs:
+        for group in groups:
+            if all(_comparable(run.summary, other.summary) for other in group):
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    named = [_with_unique_names(group) for group in groups]
+    chosen = [[run for run in group if _is_called(run, baseline)] for group in named]
+    if baseline and not any(chosen):
+        names = dict.fromkeys(run.name for group in named for run in group)
+        raise InputError(f"baseline is {baseline!r}; expected one of {', '.join(names)}")
+    for several in (found for found in chosen if len(found) > 1):
+        names = dict.fromkeys(str(run.path) for run in several)
+        raise InputError(
+            f"baseline {baseline!r} is the name of several runs, {', '.join(names)}; expected that"
+            " of one, such as its folder's"
+        )
+    return [
+        Group(tuple(group), (found or group)[0]) for group, found in zip(named, chosen, strict=True)
+    ]
+
+
+def _is_called(run: Finished, name: str) -> bool:
+    own = {run.name, row_name(run.summary), run.summary["name"], run.path.name, run.path.stem}
+    return bool(name) and (name in own or folder_of(name) == run.path)
+
+
+def _comparable(a: Scores, b: Scores) -> bool:
+    """Whether two runs have the same scores and data, as far as both noted what they are."""
+    if headline(a) != headline(b):
+        return False
+    names = ("index_hash", "test_hash", "class_counts", "multi_label")
+    one, other = a["data"], b["data"]
+    return all(one[n] == other[n] for n in names if n in one and n in other)
+
+
+def _with_unique_names(runs: Sequence[Finished]) -> list[Finished]:
+    """Names by method; where several runs have the same, with the folder's, or all of its path."""
+    ways: tuple[Callable[[Finished], str], ...] = (
+        lambda run: run.name,
+        lambda run: f"{run.name} ({run.path.name})",
+        lambda run: f"{run.name} ({run.path})",
+    )
+    names = [ways[0](run) for run in runs]
+    for way in ways[1:]:
+        count = Counter(names)
+        names = [
+            way(run) if count[name] > 1 else name for run, name in zip(runs, names, strict=True)
+        ]
+    return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]

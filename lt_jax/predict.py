@@ -1,0 +1,304 @@
+"""Predictions of an exported model for image files and arrays, as a CSV file.
+
+Beside JAX it needs flatbuffers, NumPy and, for image files, Pillow: no data set, no folder of a
+run, and none of the packages that training takes.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from lt_jax.artifact import Artifact, predicted_positives
+from lt_jax.data.checks import checked_inputs
+from lt_jax.data.decoding import fitted
+from lt_jax.data.folder_source import ENDINGS
+from lt_jax.data.reading import decoded
+from lt_jax.errors import InputError
+from lt_jax.files import write_whole
+from lt_jax.npz import read_npz
+
+ARRAYS = ("images", "features", "x", "x_test")  # names in .npz files of several arrays
+Array = npt.NDArray[Any]
+
+
+class Example(NamedTuple):
+    """Something to predict.
+
+    Attributes:
+      name: path of its file, with ``[i]`` for the i-th of an array.
+      read: gives the input of the model, uint8 ``[H, W, C]`` or float32 ``[D]``.
+    """
+
+    name: str
+    read: Callable[[], Array]
+
+
+class Prediction(NamedTuple):
+    """What the model says of an example.
+
+    Attributes:
+      name: of the example.
+      logits: ``[C]``.
+      probabilities: ``[C]``.
+    """
+
+    name: str
+    logits: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+
+
+class Told(NamedTuple):
+    """How many rows a file of predictions has, and one sentence for each example left out."""
+
+    rows: int
+    skipped: tuple[str, ...]
+
+
+def find_examples(paths: Sequence[str | Path], facts: dict[str, Any]) -> list[Example]:
+    """Everything there is to predict, in order; images are not read yet.
+
+    Args:
+      paths: of folders, whose images and those in their sub-folders are taken, sorted by path; of
+        images; or of .npz files with one array, or one called ``images`` or ``features``.
+      facts: of the model, which say what it takes.
+
+    Returns:
+      At least one example.
+
+    Raises:
+      InputError: for a path that is not there, a folder without images, or arrays that do not fit.
+    """
+    found: list[Example] = []
+    for path in map(Path, paths):
+        if path.suffix.lower() == ".npz":
+            found += _of_arrays(path, facts)
+        elif path.is_dir() or path.is_file():
+            found += _of_files(path, facts)
+        else:
+            raise InputError(f"there is no file or folder {path}; expected images to predict")
+    if not found:
+        raise InputError("no images were given; expected folders, image files or .npz files")
+    return found
+
+
+def _of_files(path: Path, facts: dict[str, Any]) -> list[Example]:
+    shape = tuple(facts["input"]["shape"])
+    if len(shape) == 1:
+        raise InputError(f"{path} is given, but the model takes feature vectors, in .npz files")
+    _check_channels(str(path), shape)
+    if not importlib.util.find_spec("PIL"):
+        raise InputError("image files need Pillow: pip install 'lt_jax[images]'")
+    files = [path] if path.is_file() else _images_in(path)
+    resize = facts["input"]["resize"]
+    return [Example(str(file), partial(_read_file, file, shape, resize)) for file in files]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in ENDINGS
+        and not any(part[0] == "." for part in path.relative_to(folder).parts)
+    ]
+    if not files:
+        raise InputError(f"{folder} has no images; expected files such as *.jpg, *.png")
+    return files
+
+
+def _check_channels(what: str, shape: tuple[int, ...]) -> None:
+    if shape[-1] not in (1, 3):
+        raise InputError(
+            f"{what} is to become {shape}, which is neither grey nor RGB; expected an .npz file of"
+            " images of this shape"
+        )
+
+
+def _read_file(path: Path, shape: tuple[int, ...], resize: str) -> Array:
+    return fitted(path.read_bytes(), shape, resize)
+
+
+def _of_arrays(path: Path, facts: dict[str, Any]) -> list[Example]:
+    arrays = read_npz(path, expected="an array of images or features")
+    name = next((n for n in ARRAYS if n in arrays), None)
+    if name is None and len(arrays) == 1:
+        (name,) = arrays
+    if name is None:
+        raise InputError(
+            f"{path} has the arrays {', '.join(arrays) or 'none'}; expected one, or one that is"
+            f" called {' or '.join(ARRAYS)}"
+        )
+    inputs = checked_inputs(f"{name} of {path}", arrays[name])
+    shape = tuple(facts["input"]["shape"])
+    if inputs.ndim != len(shape) + 1 or (len(shape) == 1 and inputs.shape[1:] != shape):
+        raise InputError(
+            f"{name} of {path} has shape {inputs.shape}; the model takes"
+            f" {facts['input']['dtype']} [N, {', '.join(map(str, shape))}]"
+        )
+    if inputs.shape[1:] != shape:
+        _check_channels(f"{name} of {path}", shape)
+        _check_channels(f"{name} of {path}", inputs.shape[1:])
+    resize = facts["input"]["resize"]
+    return [
+        Example(f"{path}[{i}]", partial(_read_row, inputs[i], shape, resize))
+        for i in range(len(inputs))
+    ]
+
+
+def _read_row(row: Array, shape: tuple[int, ...], resize: str) -> Array:
+    return row if row.shape == shape else fitted(row, shape, resize)
+
+
+def predict(
+    model: Artifact,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 64,
+    skipped: list[str] | None = None,
+) -> Iterator[Prediction]:
+    """Predicts examples in batches of one size, the last one filled up, so that one program does.
+
+    Args:
+      model: from `lt_jax.artifact.load_artifact`.
+      examples: from `find_examples`.
+      batch_size: at most as many at once.
+      skipped: gets a sentence for each image that cannot be decoded, which is left out; None
+        refuses it.
+
+    Yields:
+      A `Prediction` for each example, in order.
+
+    Raises:
+      InputError: naming an image that cannot be decoded.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size!r}; expected at least 1")
+    size = min(batch_size, len(examples))
+    shape, dtype = model.facts["input"]["shape"], model.facts["input"]["dtype"]
+    with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
+        for start in range(0, len(examples), size):
+            part = examples[start : start + size]
+            read = list(pool.map(partial(_read, refuse=skipped is None), part))
+            good = [i for i, one in enumerate(read) if not isinstance(one, str)]
+            if skipped is not None:
+                skipped += [one for one in read if isinstance(one, str)]
+            batch = np.zeros((size, *shape), dtype)
+            for place, i in enumerate(good):
+                batch[place] = read[i]
+            found = jax.device_get(model.outputs(batch))
+            for place, i in enumerate(good):
+                own = found["logits"][place], found["probabilities"][place]
+                yield Prediction(part[i].name, *own)
+
+
+def _read(example: Example, *, refuse: bool) -> Array | str:
+    """The input, or a sentence."""
+    try:
+        return decoded(example.read, example.name)
+    except InputError as error:
+        if refuse:
+            raise
+        return str(error)
+
+
+def write_predictions(
+    model: Artifact,
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    top_k: int = 5,
+    batch_size: int = 64,
+    all_probabilities: bool = False,
+    on_corrupt: str = "refuse",
+    overwrite: bool = False,
+) -> Told:
+    """Predicts images into a CSV file, a row for each, which is written whole or not at all.
+
+    Of one label an example the columns are path, class, probability, and class_2, probability_2
+    and so on of the next probable classes. Of several they are path, and classes and probabilities
+    of those above their thresholds, the most probable first, joined by semicolons.
+
+    Args:
+      model: from `lt_jax.artifact.load_artifact`.
+      paths: see `find_examples`.
+      out: the file.
+      top_k: most probable classes of which a row tells; of one label an example.
+      batch_size: at most as many images at once.
+      all_probabilities: whether a column for each class, called by its name, follows.
+      on_corrupt: what an image that cannot be decoded does: ``"refuse"`` ends with its name,
+        ``"skip"`` leaves it out.
+      overwrite: whether a file that is there already is replaced.
+
+    Returns:
+      What there is to tell.
+
+    Raises:
+      InputError: for values that cannot be used, and as `find_examples` and `predict` do.
+      StorageError: if there is no room.
+    """
+    path = Path(out)
+    if top_k < 1:
+        raise InputError(f"top_k is {top_k!r}; expected at least 1")
+    if on_corrupt not in ("refuse", "skip"):
+        raise InputError(f"on_corrupt is {on_corrupt!r}; expected 'refuse' or 'skip'")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} is there already; choose another out, or give --overwrite")
+    examples, skipped = find_examples(paths, model.facts), list[str]()
+    row = partial(_several if model.facts["multi_label"] else _ranked, model.facts, top_k)
+    rows = 0
+
+    def write(file: IO[bytes]) -> None:
+        nonlocal rows
+        # A file name need not be UTF-8.
+        text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(_header(model.facts, top_k, all_probabilities))
+        given = None if on_corrupt == "refuse" else skipped
+        for one in predict(model, examples, batch_size=batch_size, skipped=given):
+            rest = map(_number, one.probabilities) if all_probabilities else ()
+            table.writerow([one.name, *row(one), *rest])
+            rows += 1
+        text.flush()
+        text.detach()
+
+    write_whole(path, write)
+    return Told(rows, tuple(skipped))
+
+
+def _number(value: np.float32) -> str:
+    return f"{float(value):.7g}"
+
+
+def _header(facts: dict[str, Any], top_k: int, all_probabilities: bool) -> list[str]:
+    names = ["classes", "probabilities"]
+    if not facts["multi_label"]:
+        places = range(2, min(top_k, len(facts["class_names"])) + 1)
+        names = ["class", "probability"]
+        names += [f"{what}_{place}" for place in places for what in ("class", "probability")]
+    return ["path", *names, *(facts["class_names"] if all_probabilities else ())]
+
+
+def _ranked(facts: dict[str, Any], top_k: int, one: Prediction) -> list[str]:
+    """The most probable classes and their probabilities, by logits, which saturate less."""
+    order = np.argsort(-one.logits, kind="stable")[:top_k]
+    return [
+        text for c in order for text in (facts["class_names"][c], _number(one.probabilities[c]))
+    ]
+
+
+def _several(facts: dict[str, Any], _: int, one: Prediction) -> list[str]:
+    """The classes above their thresholds, and their probabilities."""
+    positive = predicted_positives(one.logits, one.probabilities, facts)
+    order = [c for c in np.argsort(-one.logits, kind="stable") if positive[c]]
+    names = (facts["class_names"][c] for c in order)
+    return [";".join(names), ";".join(_number(one.probabilities[c]) for c in order)]

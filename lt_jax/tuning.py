@@ -1,0 +1,160 @@
+"""Values of an objective's options compared on validation: every value and seed is a replica.
+
+Read from the top: `tune` checks everything, makes one run whose replicas differ in the options and
+in nothing else, goes through its steps and reads validation. Test is not even put on the device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lt_jax import workdir
+from lt_jax.configuration import check_config, first_stage, plain
+from lt_jax.data import Dataset, load_dataset
+from lt_jax.errors import InputError
+from lt_jax.files import folder_of
+from lt_jax.finish import scores_of
+from lt_jax.loop import Loop, Run, evaluate
+from lt_jax.prepare import prepare
+from lt_jax.retrain import check_second_stage, prepare_classifier, start_second_stage
+from lt_jax.settings import Grid, candidates_of
+from lt_jax.stopping import Stop
+from lt_jax.train import train
+from lt_jax.tuning_report import TUNING, point_name, summarize_tuning, write_tuning
+from lt_jax.writers import say
+
+
+def tune(
+    config: ConfigDict,
+    over: Sequence[str],
+    folder: str | Path,
+    *,
+    dataset: Dataset | None = None,
+) -> dict[str, Any] | None:
+    """Compares values of an objective's options on validation, or goes on with it.
+
+    Each seed of the config is trained once with each value, all of them in one run, side by side
+    where replicas are (see `lt_jax.replicas`). With one seed the same weights, images, their order
+    and random draws belong to all values, so that differences are paired.
+
+    Args:
+      config: as for `lt_jax.train.train`; its `replicas` seeds are trained with every value.
+      over: one field or two and their values, such as
+        ``"objective.transforms.gaussian_cloud.noise=0.25,0.5,1"``; or of the second stage, whose
+        first is then trained once: ``"retrain.objective.transforms.focal.gamma=0,1"``.
+      folder: for ``tuning.json``, ``tuning.md`` and ``tuning.png``, beside checkpoints and metrics.
+      dataset: of ``config.data``, if it has been loaded already.
+
+    Returns:
+      What ``tuning.json`` has; None if a signal stopped it.
+
+    Raises:
+      InputError: for fields that are not numbers of an objective, values that it refuses, data
+        without a validation split, or a folder of something else; before anything is trained.
+      NonFiniteError: naming the value with which the loss stopped being finite.
+      StorageError: if something cannot be saved.
+
+    Example::
+
+        config = base_config("cb_focal")
+        config.replicas = 3
+        found = tune(config, ["objective.transforms.class_balanced.beta=0.9,0.99,0.999"], "runs/b")
+        found["chosen"]
+    """
+    path, grid = folder_of(folder), candidates_of(config, over)
+    for candidate in grid.configs:
+        check_config(candidate)
+    noted = {**plain(config), "tune": dict(zip(grid.fields, map(list, grid.axes), strict=True))}
+    workdir.check_config_matches(noted, path)
+    if (path / TUNING).exists():
+        say(f"the tuning in {path} has finished already; nothing was changed.")
+        return workdir.finished_summary(path, TUNING)
+    dataset = load_dataset(config["data"]) if dataset is None else dataset
+    if not len(dataset.validation_labels):
+        raise InputError(
+            "there is no validation split to choose on; expected config.data.validation_size above"
+            " 0, or data that bring one"
+        )
+    prepare_run = _second_stage if grid.second_stage else _first_stage
+    run = prepare_run(config, grid, path, dataset, noted)
+    if run is None:
+        return None
+    names = [f" with {point_name(grid.fields, point)}" for point in grid.points]
+    variants = tuple(name for name in names for _ in range(config.replicas))
+    return _carry_out(run._replace(variants=variants), config, grid)
+
+
+def _without_test(dataset: Dataset) -> Dataset:
+    return dataclasses.replace(
+        dataset,
+        test_images=dataset.test_images[np.arange(0)],
+        test_labels=dataset.test_labels[:0],
+    )
+
+
+def _first_stage(
+    config: ConfigDict, grid: Grid, path: Path, dataset: Dataset, noted: dict[str, Any]
+) -> Run:
+    specs = [plain(candidate["objective"]) for candidate in grid.configs]
+    run = prepare(first_stage(config), path, _without_test(dataset), specs)
+    workdir.claim(noted, path)
+    return run
+
+
+def _second_stage(
+    config: ConfigDict, grid: Grid, path: Path, dataset: Dataset, noted: dict[str, Any]
+) -> Run | None:
+    """The first stage is an ordinary run of its own, whose test score nobody asks for here."""
+    for candidate in grid.configs:
+        check_second_stage(candidate, dataset)
+    if train(first_stage(config), path / workdir.STAGE1, dataset=dataset) is None:
+        return None
+    start = start_second_stage(config, path, path / workdir.STAGE1, dataset)
+    stage = start._replace(dataset=_without_test(dataset))
+    run = prepare_classifier(stage, [plain(c["retrain"]["objective"]) for c in grid.configs])
+    workdir.claim(noted, path)
+    return run
+
+
+def _carry_out(run: Run, config: ConfigDict, grid: Grid) -> dict[str, Any] | None:
+    """Trains all values and seeds, and writes what validation says of them."""
+    with Stop() as stop:
+        loop = Loop(run, stop)
+        try:
+            if not loop.go():
+                return None
+            scores = scores_of(run.scoring, evaluate(run, loop.states, "validation"))
+            seconds = loop.seconds
+        finally:
+            loop.close()
+    found = summarize_tuning(config, grid, run, scores, seconds)
+    write_tuning(found, run.folder)
+    return found
+
+
+def tune_rows(configs: Mapping[str, ConfigDict], over: Sequence[str], folder: Path) -> None:
+    """`tune` for each row of a table, in a folder of its own.
+
+    Args:
+      configs: by row.
+      over: fields and values.
+      folder: one folder for each row is made in it.
+
+    Raises:
+      InputError: as `tune`.
+    """
+    for name, config in configs.items():  # before the first is trained
+        try:
+            candidates_of(config, over)
+        except InputError as error:
+            raise InputError(f"row {name!r}: {error}") from error
+    for name, config in configs.items():
+        say(f"tuning {name}")
+        if tune(config, over, folder / name) is None:
+            return
