@@ -22,6 +22,7 @@ REQUIRED = [
     "scipy>=1.15,<2",  # the t interval of paired differences
     "rich>=14,<16",  # progress bar and tables in the terminal
     "matplotlib>=3.10,<4",  # the picture of every run
+    "Jinja2>=3.1,<4",  # the page that compares runs
 ]
 EXTRAS = {
     "tfds": [
@@ -37,6 +38,17 @@ EXTRAS = {
     "tensorboard": ["tensorboardX>=2.6.4,<3"],  # event files without TensorFlow
     "dlsa": ["h5py>=3.12,<4"],  # features in .h5 files, as released features are
     "pretrained": ["safetensors>=0.8,<1"],  # weights of trained backbones, without pickle
+    "notebooks": [
+        "ipykernel>=7,<8",  # runs their cells
+        "nbclient>=0.10.2,<0.12",  # runs a whole notebook, as the tests do
+    ],
+    "docs": [
+        "sphinx>=8,<10",  # the site, and the reference from docstrings
+        "myst-nb>=1.3,<2",  # pages in Markdown, and notebooks as pages
+        "furo>=2025.7",  # the theme
+        "sphinx-copybutton>=0.5.2,<1",  # commands that can be copied by a click
+        "sphinx-design>=0.6.1,<1",  # cards and tabs
+    ],
 }
 EXTRAS["tfds"] += EXTRAS["images"]
 # Not in dev: PyTorch takes gigabytes. The lower bounds are what was tested, the upper ones the next
@@ -54,8 +66,13 @@ EXTRAS["dev"] = [
     *EXTRAS["tensorboard"],
     *EXTRAS["dlsa"],
     *EXTRAS["pretrained"],
+    *EXTRAS["notebooks"],
+    *EXTRAS["docs"],
     "pytest>=8,<10",  # the tests
     "pytest-xdist>=3.7,<4",  # on both cores
+    "PyYAML>=6,<7",  # reads CITATION.cff and the hooks, for a test
+    "setuptools>=77",  # reads this file, for a test
+    "build>=1.2,<2",  # wheel and sdist
     "ruff==0.17.6",  # lint and format
     "mypy==2.4.1",  # types
 ]
@@ -66,7 +83,32 @@ setup(
     description="Long-tailed image recognition in JAX: losses, objectives and training runs",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    author="The lt_jax authors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=[
+        "jax",
+        "flax",
+        "long-tailed recognition",
+        "class imbalance",
+        "class-balanced loss",
+        "logit adjustment",
+        "multi-label classification",
+        "image classification",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["lt_jax", "lt_jax.*"]),
     package_data={"lt_jax": ["py.typed"]},
     python_requires=">=3.11",

@@ -124,6 +124,24 @@ def main(function: Callable[..., None], *, arguments: bool = False) -> None:
         _fail(gone, LEFT_ALONE)
 
 
+def config_flag(default_config: str) -> flags.FlagHolder[ConfigDict]:
+    """Defines ``--config=FILE[:STRING]``, whose fields ``--config.x=y`` sets.
+
+    Args:
+      default_config: file of the config if none is given.
+
+    Returns:
+      The flag; a config that cannot be loaded ends the program with one sentence.
+    """
+    from ml_collections import config_flags  # predicting needs no configs
+
+    try:
+        # ml_collections looks at the command line already when the flag is defined.
+        return config_flags.DEFINE_config_file("config", default_config, "FILE[:STRING].")
+    except (AttributeError, KeyError) as error:
+        _fail(InputError(_sentence(error)), BAD_INPUT)
+
+
 def run_with_config(function: Callable[[ConfigDict, str], Any], default_config: str) -> None:
     """Runs a script with ``--config=FILE[:STRING] --config.x=y --workdir=FOLDER``.
 
@@ -131,13 +149,7 @@ def run_with_config(function: Callable[[ConfigDict, str], Any], default_config: 
       function: called with the config and the folder of the run.
       default_config: file of the config if none is given.
     """
-    from ml_collections import config_flags  # predicting needs no configs
-
-    try:
-        # ml_collections looks at the command line already when the flag is defined.
-        config = config_flags.DEFINE_config_file("config", default_config, "FILE[:STRING].")
-    except (AttributeError, KeyError) as error:
-        _fail(InputError(_sentence(error)), BAD_INPUT)
+    config = config_flag(default_config)
     workdir = flags.DEFINE_string("workdir", None, "Folder of the run.")
 
     def start() -> None:

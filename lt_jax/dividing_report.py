@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lt_jax import dlsa, metrics
+from lt_jax import dlsa, longtail, metrics
 from lt_jax.dividing_heads import Evaluated
 from lt_jax.report import difference_text, table_rows
 from lt_jax.summaries import Scores, aggregate, undivided
@@ -109,32 +109,15 @@ def _composition(part: Labels, labels: Labels, number: int, counts: Labels) -> d
     return {
         "entering": entering.tolist(),
         "taken": taken.tolist(),
-        "imbalance": imbalance_of(entering),
+        "imbalance": longtail.gini_coefficient(entering),
         "groups_entering": _groups(entering, counts),
         "groups_taken": _groups(taken, counts),
     }
 
 
-def imbalance_of(class_counts: npt.ArrayLike) -> float:
-    """How unequal counts are, by their Gini coefficient: 0 for equal ones, near 1 for one class.
-
-    Unlike the ratio of largest and smallest, it is defined where a class has none.
-
-    Example:
-      >>> imbalance_of([5, 5]), imbalance_of([10, 0]), round(imbalance_of([100, 10, 1]), 3)
-      (0.0, 0.5, 0.595)
-    """
-    ordered = np.sort(np.asarray(class_counts, np.float64))
-    if not ordered.sum():
-        return 0.0
-    n = ordered.size
-    return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * ordered.sum()))
-
-
 def _groups(found: Labels, counts: Labels) -> dict[str, int]:
     """Samples of the classes with many, medium and few in the whole training set."""
-    many, few = counts > metrics.MANY, counts < metrics.FEW
-    members = dict(zip(metrics.GROUPS, (many, ~many & ~few, few), strict=True))
+    members = longtail.shot_groups(counts)
     return {name: int(found[which].sum()) for name, which in members.items()}
 
 
@@ -251,7 +234,7 @@ def part_rows(replicas: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     rows = [[*header, "of test", "accuracy", "undivided"]]
     for i, name in enumerate(part_names(replicas[0])):
         parts = [parts_of(replica)[i] for replica in replicas]
-        groups = [np.mean([p["groups_taken"][g] for p in parts]) for g in metrics.GROUPS]
+        groups = [np.mean([p["groups_taken"][g] for p in parts]) for g in longtail.GROUPS]
         row = [name, "/".join(f"{g:.0f}" for g in groups), _mean(p["imbalance"] for p in parts)]
         if i < len(replicas[0]["blocks"]):
             row += [_mean(p["purity"] for p in parts)]

@@ -18,9 +18,10 @@ from lt_jax.comparison import curves, figures, grouped, read_runs
 from lt_jax.comparison.sections import sections_of
 from lt_jax.data import load_dataset
 from lt_jax.data.feature_files import read_feature_folder, shard_name
-from lt_jax.dividing_report import imbalance_of, part_rows, tell_division
+from lt_jax.dividing_report import part_rows, tell_division
 from lt_jax.errors import InputError
 from lt_jax.extract import extract_features
+from lt_jax.longtail import gini_coefficient
 from lt_jax.loop import NonFiniteError
 from lt_jax.pictures import new_figure
 from lt_jax.report import write_tables
@@ -130,8 +131,8 @@ def test_gini_against_its_definition():
     """Half the mean absolute difference, divided by the mean."""
     counts = np.random.default_rng(0).integers(0, 50, 12)
     pairs = np.abs(counts[:, None] - counts[None]).mean()
-    assert imbalance_of(counts) == pytest.approx(pairs / (2 * counts.mean()))
-    assert imbalance_of(np.zeros(3)) == 0.0
+    assert gini_coefficient(counts) == pytest.approx(pairs / (2 * counts.mean()))
+    assert gini_coefficient(np.zeros(3)) == 0.0
 
 
 def test_it_is_told_and_drawn(done, capsys, tmp_path):

@@ -17,6 +17,16 @@ from lt_jax.longtail.counts import (
     long_tailed_indices,
     long_tailed_profile,
 )
+from lt_jax.longtail.measures import (
+    FEW,
+    GROUPS,
+    MANY,
+    effective_classes,
+    gini_coefficient,
+    head_share,
+    imbalance_factor,
+    shot_groups,
+)
 from lt_jax.longtail.multilabel import count_classes, multi_label_indices
 from lt_jax.longtail.sampling import SCHEMES, Scheme, sampling_probabilities
 from lt_jax.longtail.vectors import (
@@ -33,6 +43,9 @@ from lt_jax.longtail.vectors import (
 )
 
 __all__ = [
+    "FEW",
+    "GROUPS",
+    "MANY",
     "SCHEMES",
     "Imbalance",
     "Scheme",
@@ -42,7 +55,11 @@ __all__ = [
     "class_balanced_weights",
     "cloud_sizes",
     "count_classes",
+    "effective_classes",
     "effective_number",
+    "gini_coefficient",
+    "head_share",
+    "imbalance_factor",
     "inverse_frequency_weights",
     "label_distribution_margins",
     "log_prior",
@@ -53,5 +70,6 @@ __all__ = [
     "normalised_inverse",
     "positive_weights",
     "sampling_probabilities",
+    "shot_groups",
     "total_examples",
 ]

@@ -1,5 +1,6 @@
 """Scores: counts that add up over batches on the device, then NumPy on the host."""
 
+from lt_jax.longtail import FEW, GROUPS, MANY
 from lt_jax.metrics.multi_label import MultiLabelCounts, multi_label_count, multi_label_total
 from lt_jax.metrics.operating_points import (
     class_groups,
@@ -11,9 +12,6 @@ from lt_jax.metrics.operating_points import (
 from lt_jax.metrics.ranking import average_precision, tune_thresholds
 from lt_jax.metrics.scoring import TABLES, Scoring, scoring_for
 from lt_jax.metrics.single_label import (
-    FEW,
-    GROUPS,
-    MANY,
     Counts,
     add,
     balanced_accuracy,

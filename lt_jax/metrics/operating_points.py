@@ -7,9 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.longtail import shot_groups
 from lt_jax.metrics.multi_label import MultiLabelCounts
 from lt_jax.metrics.ranking import average_precision, tune_thresholds
-from lt_jax.metrics.single_label import FEW, MANY, calibration_bins
+from lt_jax.metrics.single_label import calibration_bins
 
 Vector = npt.NDArray[np.float64]
 Groups = Literal["thirds", "counts"]
@@ -34,8 +35,7 @@ def class_groups(class_counts: npt.ArrayLike, kind: Groups = "thirds") -> dict[s
     """
     counts = np.asarray(class_counts)
     if kind == "counts":
-        medium = (counts >= FEW) & (counts <= MANY)
-        return {"head": counts > MANY, "medium": medium, "tail": counts < FEW}
+        return dict(zip(("head", "medium", "tail"), shot_groups(counts).values(), strict=True))
     rank = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")
     third = counts.size // 3
     tail = rank >= counts.size - third

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.longtail import shot_groups
+
 Array = jax.Array
 ECE_BINS = 15
-MANY, FEW = 100, 20  # more than 100 training images, fewer than 20
 LARGEST_TABLE = 1000  # classes; a summary with the confusions of more would be hundreds of MB
-GROUPS = ("many", "medium", "few")
 
 
 class Counts(NamedTuple):
@@ -142,8 +142,7 @@ def shot_accuracy(per_class: npt.ArrayLike, class_counts: npt.ArrayLike) -> dict
     Source: Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019.
     """
     accuracy = np.asarray(per_class, np.float64)
-    n = np.asarray(class_counts)
-    groups = {"many": n > MANY, "medium": (n >= FEW) & (n <= MANY), "few": n < FEW}
+    groups = shot_groups(class_counts)
     seen = {name: members & ~np.isnan(accuracy) for name, members in groups.items()}
     return {k: float(accuracy[m].mean()) if m.any() else None for k, m in seen.items()}
 

@@ -1,0 +1,42 @@
+r"""Prints what the class counts of a config's data suggest: measures, methods, settings, reasons.
+
+    python launch/advise.py --config=configs/digits.py
+    python launch/advise.py --config=configs/digits.py --config.data.source=folder:photos \
+        --config.data.imbalance=0 --config.data.image_size=64
+
+Trains and writes nothing. From Python, with counts alone: `lt_jax.advise([500, 50, 5])`.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from lt_jax import cli
+from lt_jax.advice import advise
+from lt_jax.configuration import check_config
+from lt_jax.data import load_dataset
+from lt_jax.writers import say
+
+CONFIG = cli.config_flag("configs/digits.py")
+
+
+def main() -> None:
+    """Loads the data, and advises."""
+    check_config(CONFIG.value)
+    dataset = load_dataset(CONFIG.value.data)
+    for note in dataset.notes:
+        say(note)
+    several, flag = dataset.multi_label, flags.FLAGS["config"]
+    fields = config_flags.get_override_values(flag)
+    advise(
+        dataset.class_counts,
+        several,
+        num_examples=len(dataset.train_labels) if several else None,
+        config=(
+            config_flags.get_config_filename(flag),
+            *(f"{name}={value}" for name, value in fields.items()),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    cli.main(main)
