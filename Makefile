@@ -1,4 +1,4 @@
-# make demo | test | test-torch | lint: each makes its own environment in .venv first.
+# make demo | test | test-torch | lint | docs | build: each makes its own environment in .venv first.
 # PYTHON names the interpreter to use, 3.11 or newer.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALL = { $(BIN)/uv pip install --quiet --python $(BIN)/python --editable $(1) || \
 	$(BIN)/python -m pip install --quiet --no-compile --editable $(1); }
 
-.PHONY: demo test test-torch lint clean
+.PHONY: demo test test-torch lint docs build clean
 
 $(BIN)/pip:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; set PYTHON=..."; exit 1; }
@@ -44,5 +44,13 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# LT_JAX_DOCS_EXECUTE=1 runs the notebooks too, so that the pages have their pictures.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+# A wheel and an sdist, in dist.
+build: $(VENV)/.installed-dev
+	$(BIN)/python -m build --outdir dist .
+
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) demo build dist docs/_build

@@ -38,16 +38,17 @@ EXTRAS = {
     "tensorboard": ["tensorboardX>=2.6.4,<3"],  # event files without TensorFlow
     "dlsa": ["h5py>=3.12,<4"],  # features in .h5 files, as released features are
     "pretrained": ["safetensors>=0.8,<1"],  # weights of trained backbones, without pickle
+    "export": ["flatbuffers>=25.12,<26"],  # jax.export reads and writes programs with it
     "notebooks": [
         "ipykernel>=7,<8",  # runs their cells
         "nbclient>=0.10.2,<0.12",  # runs a whole notebook, as the tests do
     ],
     "docs": [
-        "sphinx>=8,<10",  # the site, and the reference from docstrings
-        "myst-nb>=1.3,<2",  # pages in Markdown, and notebooks as pages
-        "furo>=2025.7",  # the theme
+        "sphinx>=9,<10",  # the site, and the reference from docstrings
+        "myst-nb>=1.4,<2",  # pages in Markdown, and notebooks as pages
+        "furo>=2025.12.19",  # the theme
         "sphinx-copybutton>=0.5.2,<1",  # commands that can be copied by a click
-        "sphinx-design>=0.6.1,<1",  # cards and tabs
+        "sphinx-design>=0.8,<1",  # cards and tabs
     ],
 }
 EXTRAS["tfds"] += EXTRAS["images"]
@@ -66,6 +67,7 @@ EXTRAS["dev"] = [
     *EXTRAS["tensorboard"],
     *EXTRAS["dlsa"],
     *EXTRAS["pretrained"],
+    *EXTRAS["export"],
     *EXTRAS["notebooks"],
     *EXTRAS["docs"],
     "pytest>=8,<10",  # the tests
@@ -110,7 +112,7 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["lt_jax", "lt_jax.*"]),
-    package_data={"lt_jax": ["py.typed"]},
+    package_data={"lt_jax": ["py.typed"], "lt_jax.comparison": ["page.*"]},
     python_requires=">=3.11",
     install_requires=REQUIRED,
     extras_require=EXTRAS,
