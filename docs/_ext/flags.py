@@ -21,12 +21,13 @@ def flags_of(source: str) -> Iterator[tuple[str, str, str]]:
 
 
 def flag_rows(path: Path) -> list[tuple[str, str, str]]:
-    """Flags of a script, with those that `lt_jax.cli.run_with_config` gives it."""
+    """Flags of a script, with those that `config_flag` or `run_with_config` of the cli gives it."""
     source = path.read_text()
     rows = list(flags_of(source))
     if "run_with_config" in source:
+        rows.insert(0, ("workdir", "", "Folder of the run."))
+    if "run_with_config" in source or "config_flag(" in source:
         rows.insert(0, ("config", "", "FILE[:STRING]; ``--config.FIELD=VALUE`` changes a field."))
-        rows.insert(1, ("workdir", "", "Folder of the run."))
     return rows
 
 
