@@ -29,7 +29,7 @@ class BetaUse(NamedTuple):
 
     Attributes:
       name: of the set.
-      num_classes: C.
+      num_classes: number of classes, C.
       largest: images of its largest class.
       smallest: images of its smallest class.
       beta: that was used.

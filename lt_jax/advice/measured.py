@@ -28,7 +28,7 @@ class Measures(NamedTuple):
     """How unequal the classes of a set are.
 
     Attributes:
-      num_classes: C.
+      num_classes: number of classes, C.
       num_examples: N; the sum of the counts unless it was given.
       labels: sum of the counts.
       largest: images of the largest class.
