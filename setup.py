@@ -39,10 +39,6 @@ EXTRAS = {
     "dlsa": ["h5py>=3.12,<4"],  # features in .h5 files, as released features are
     "pretrained": ["safetensors>=0.8,<1"],  # weights of trained backbones, without pickle
     "export": ["flatbuffers>=25.12,<26"],  # jax.export reads and writes programs with it
-    "notebooks": [
-        "ipykernel>=7,<8",  # runs their cells
-        "nbclient>=0.10.2,<0.12",  # runs a whole notebook, as the tests do
-    ],
     "docs": [
         "sphinx>=9,<10",  # the site, and the reference from docstrings
         "myst-nb>=1.4,<2",  # pages in Markdown, and notebooks as pages
@@ -52,6 +48,10 @@ EXTRAS = {
     ],
 }
 EXTRAS["tfds"] += EXTRAS["images"]
+EXTRAS["notebooks"] = [
+    *EXTRAS["tfds"],
+    "jupyterlab>=4.4,<5",  # opens and runs them
+]
 # Not in dev: PyTorch takes gigabytes. The lower bounds are what was tested, the upper ones the next
 # version that may move names or numbers.
 EXTRAS["torch"] = [
@@ -68,8 +68,8 @@ EXTRAS["dev"] = [
     *EXTRAS["dlsa"],
     *EXTRAS["pretrained"],
     *EXTRAS["export"],
-    *EXTRAS["notebooks"],
     *EXTRAS["docs"],
+    "nbformat>=5.10,<6",  # reads the notebooks that tests run
     "pytest>=8,<10",  # the tests
     "pytest-xdist>=3.7,<4",  # on both cores
     "PyYAML>=6,<7",  # reads CITATION.cff and the hooks, for a test

@@ -94,7 +94,8 @@ def test_extras_are_those_that_the_readme_and_the_scripts_tell_to_install(metada
     assert {name for names in told for name in names.split(",")} <= extras
     dev = set(metadata["extras_require"]["dev"])
     for name in extras - {"dev", "torch"}:
-        assert set(metadata["extras_require"][name]) <= dev, f"CI would not test {name}"
+        needed = {r for r in metadata["extras_require"][name] if not r.startswith("jupyterlab")}
+        assert needed <= dev, f"CI would not test {name}"  # notebooks run without their editor
 
 
 def test_tools_of_the_hooks_are_those_of_the_dev_extra(metadata):
