@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def paired_test(a: Scores, b: Scores, score: str = "") -> Paired:
     return Paired(len(common), d["mean"], d["low"], d["high"], p)
 
 
-def _values(summary: Scores, seeds: Sequence[int], score: str) -> list[float | None]:
+def _values(summary: Scores, seeds: Sequence[int], score: str) -> list[Any]:
     """A test score of some of the seeds."""
     replicas = summary["test"]["last"]["replicas"]
     return [replicas[summary["seeds"].index(seed)].get(score) for seed in seeds]
