@@ -21,9 +21,10 @@ from lt_jax import export as export_module
 from lt_jax.artifact import load_artifact, predicted_positives
 from lt_jax.data import load_dataset
 from lt_jax.errors import InputError, StorageError
+from lt_jax.examples import find_examples
 from lt_jax.export import export_run, lowered
 from lt_jax.models import create_model
-from lt_jax.predict import find_examples, predict, write_predictions
+from lt_jax.predict import predict, write_predictions
 from lt_jax.prepare import put_splits
 from lt_jax.stage1 import find_stage1, load_frozen
 from lt_jax.state import make_network
@@ -230,10 +231,10 @@ def test_a_folder_becomes_a_table(single, images, tmp_path):
         Image.fromarray(image[..., 0]).save(folder / name)
     shutil.copy(folder / "b.png", folder / ".hidden.png")
     (folder / "notes.txt").write_text("no image")
-    told = write_predictions(
+    written = write_predictions(
         single, [folder], tmp_path / "p.csv", top_k=3, batch_size=2, all_probabilities=True
     )
-    assert told == (5, ())
+    assert written == (5, ())
     rows = read(tmp_path / "p.csv")
     assert [row["path"] for row in rows] == [str(folder / name) for name in sorted(names)]
     probabilities = outputs(single, images["x_test"][:5])[1]
@@ -285,9 +286,9 @@ def test_a_damaged_image_is_refused_or_left_out(served, images, tmp_path):
     with pytest.raises(InputError, match=r"bad\.png cannot be read: "):
         write_predictions(served, [tmp_path], tmp_path / "p.csv")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.png", "good.png"]
-    told = write_predictions(served, [tmp_path], tmp_path / "p.csv", on_corrupt="skip")
-    assert told.rows == 1
-    assert "bad.png cannot be read" in told.skipped[0]
+    written = write_predictions(served, [tmp_path], tmp_path / "p.csv", on_corrupt="skip")
+    assert written.rows == 1
+    assert "bad.png cannot be read" in written.skipped[0]
     assert [row["path"] for row in read(tmp_path / "p.csv")] == [str(tmp_path / "good.png")]
 
 
