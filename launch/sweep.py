@@ -6,7 +6,6 @@ r"""Runs the rows of a table, each with several seeds, and writes the table as i
         --set=model.dtype=bfloat16 --workdir=runs/cifar10_lt100
     python launch/sweep.py --config=configs/multi_digits.py --row=sigmoid --row=plm \
         --over=objective.transforms.partial_label_mask.rate=0.01,0.1 --workdir=runs/rates
-
     python launch/sweep.py --config=configs/digits.py --row=cb_focal --seeds=3 \
         --tune=objective.transforms.class_balanced.beta=0.9,0.99,0.999 --workdir=runs/beta
 
@@ -14,7 +13,8 @@ With --over every row that has the field is run with each of the values. --tune 
 an objective's options on validation, all values and seeds of a row in one run: test is not read.
 
 What has finished is skipped, what was stopped or killed goes on: start it again. Writes table.md,
-table.csv and table.png, with reported numbers beside measured ones where there are any.
+table.csv and table.png, with reported numbers beside measured ones where there are any; with --tune
+tuning.md and tuning.png of each row.
 """
 
 import runpy
