@@ -1,7 +1,8 @@
 """Values of an objective's options compared on validation: every value and seed is a replica.
 
 Read from the top: `tune` checks everything, makes one run whose replicas differ in the options and
-in nothing else, goes through its steps and reads validation. Test is not even put on the device.
+in nothing else, goes through its steps and reads validation. Test is not even put on the device;
+only where a second stage is tuned its first, an ordinary run, reads it at its end.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def _table(found: Found) -> list[str]:
         "",
         f"Validation scores in %, last step, mean ± standard deviation over seeds {found['seeds']};"
         f" differences of {label(found['headline'])} are paired over seeds, with their 95 % t"
-        " interval. Test was not read.",
+        f" interval. {_reading(found)}",
         "",
         *(f"- {sentence}" for sentence in conclusions(found)),
         "",
@@ -174,6 +174,13 @@ def _table(found: Found) -> list[str]:
         "",
         f"    {found['command']}",
     ]
+
+
+def _reading(found: Found) -> str:
+    """What was read of test: a first stage is an ordinary run."""
+    if found["fields"][0].startswith("retrain."):
+        return "Test was read by the first stage alone, whose score chooses nothing."
+    return "Test was not read."
 
 
 def save_tuning(found: Found, path: Path) -> None:
