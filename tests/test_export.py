@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -23,6 +24,7 @@ from lt_jax.data import load_dataset
 from lt_jax.errors import InputError, StorageError
 from lt_jax.examples import find_examples
 from lt_jax.export import export_run, lowered
+from lt_jax.files import writing
 from lt_jax.models import create_model
 from lt_jax.predict import predict, write_predictions
 from lt_jax.prepare import put_splits
@@ -292,6 +294,15 @@ def test_a_damaged_image_is_refused_or_left_out(served, images, tmp_path):
     assert [row["path"] for row in read(tmp_path / "p.csv")] == [str(tmp_path / "good.png")]
 
 
+def test_bad_input_is_no_failure_of_a_bucket(monkeypatch):
+    """Whose clients raise so many kinds that all others are taken for theirs."""
+    monkeypatch.setattr("lt_jax.files.is_remote", lambda path: True)
+    with pytest.raises(InputError, match="no image"), writing(Path("folder")):
+        raise InputError("a.png is no image")
+    with pytest.raises(StorageError, match="refused"), writing(Path("folder")):
+        raise ValueError("refused")
+
+
 # What is refused
 
 
@@ -406,6 +417,8 @@ def test_what_cannot_be_predicted_is_refused(paths, sentence, served, tmp_path):
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"on_corrupt": "hide"}, "on_corrupt is 'hide'; expected 'refuse' or 'skip'"),
         ({"out": "x.npz"}, r"x\.npz is there already; choose another out, or give --overwrite"),
+        ({"out": "none/p.csv"}, r"out is .*none/p\.csv; expected a file in a folder that exists"),
+        ({"out": ".", "overwrite": True}, r"out is .*; expected a file in a folder that exists"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(options, sentence, served, images, tmp_path):
