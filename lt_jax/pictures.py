@@ -44,7 +44,7 @@ def write_figure(figure: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def dispensable() -> Iterator[None]:
-    """Around the pictures of a finished run: one for which there is no room is told, not raised."""
+    """Around the pictures of what has finished: one that finds no room is told, not raised."""
     try:
         yield
     except StorageError as error:
