@@ -28,14 +28,14 @@ def main() -> None:
         say(note)
     flag = flags.FLAGS["config"]
     fields = config_flags.get_override_values(flag)
+    name = config_flags.get_config_filename(flag)
+    if "data.source" not in fields:  # for other data the file need not have the recipe
+        name = with_string(name)
     advise(
         dataset.class_counts,
         dataset.multi_label,
         num_examples=len(dataset.train_labels) if dataset.multi_label else None,
-        config=(
-            with_string(config_flags.get_config_filename(flag)),
-            *(f"{name}={value}" for name, value in fields.items()),
-        ),
+        config=(name, *(f"{field}={value}" for field, value in fields.items())),
     )
 
 
