@@ -3,7 +3,7 @@
     python launch/train.py --config=configs/digits.py:cb_focal --workdir=runs/digits_cb_focal
 
 The part after the colon is a method, or several methods and transforms joined by ``+``. About 10 s
-for one seed on 2 CPU cores. Scores of five methods, five seeds each: results/digits/table.md.
+for one seed on 2 CPU cores. Scores of nine methods, five seeds each: results/digits/table.md.
 """
 
 from ml_collections import ConfigDict

@@ -14,6 +14,7 @@ from lt_jax import cli
 from lt_jax.advice import advise
 from lt_jax.configuration import check_config
 from lt_jax.data import load_dataset
+from lt_jax.settings import with_string
 from lt_jax.writers import say
 
 CONFIG = cli.config_flag("configs/digits.py")
@@ -25,16 +26,16 @@ def main() -> None:
     dataset = load_dataset(CONFIG.value.data)
     for note in dataset.notes:
         say(note)
-    several, flag = dataset.multi_label, flags.FLAGS["config"]
+    flag = flags.FLAGS["config"]
     fields = config_flags.get_override_values(flag)
+    name = config_flags.get_config_filename(flag)
+    if "data.source" not in fields:  # for other data the file need not have the recipe
+        name = with_string(name)
     advise(
         dataset.class_counts,
-        several,
-        num_examples=len(dataset.train_labels) if several else None,
-        config=(
-            config_flags.get_config_filename(flag),
-            *(f"{name}={value}" for name, value in fields.items()),
-        ),
+        dataset.multi_label,
+        num_examples=len(dataset.train_labels) if dataset.multi_label else None,
+        config=(name, *(f"{field}={value}" for field, value in fields.items())),
     )
 
 

@@ -27,7 +27,7 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a file that is there.
 
 def main() -> None:
     """Predicts, and tells how many rows there are and what was left out."""
-    told = write_predictions(
+    written = write_predictions(
         load_artifact(cli.required(MODEL)),
         IMAGES.value,
         OUT.value,
@@ -37,9 +37,9 @@ def main() -> None:
         on_corrupt=ON_CORRUPT.value,
         overwrite=OVERWRITE.value,
     )
-    for sentence in told.skipped:
+    for sentence in written.skipped:
         print(f"left out: {sentence}", file=sys.stderr)
-    print(f"{told.rows} predictions are in {OUT.value}.", file=sys.stderr)
+    print(f"{written.rows} predictions are in {OUT.value}.", file=sys.stderr)
 
 
 if __name__ == "__main__":

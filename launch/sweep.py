@@ -6,31 +6,30 @@ r"""Runs the rows of a table, each with several seeds, and writes the table as i
         --set=model.dtype=bfloat16 --workdir=runs/cifar10_lt100
     python launch/sweep.py --config=configs/multi_digits.py --row=sigmoid --row=plm \
         --over=objective.transforms.partial_label_mask.rate=0.01,0.1 --workdir=runs/rates
-
     python launch/sweep.py --config=configs/digits.py --row=cb_focal --seeds=3 \
         --tune=objective.transforms.class_balanced.beta=0.9,0.99,0.999 --workdir=runs/beta
 
 With --over every row that has the field is run with each of the values. --tune compares values of
-an objective's options on validation, all values and seeds of a row in one run: test is not read.
+an objective's options on validation alone, all values and seeds of a row in one run.
 
 What has finished is skipped, what was stopped or killed goes on: start it again. Writes table.md,
-table.csv and table.png, with reported numbers beside measured ones where there are any.
+table.csv and table.png, with reported numbers beside measured ones where there are any; with --tune
+tuning.md and tuning.png of each row.
 """
 
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 from absl import flags
 
-from lt_jax import cli, pictures, report
+from lt_jax import cli
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
-from lt_jax.masking_pictures import save_masking_of_table
 from lt_jax.reported import read_reported
 from lt_jax.settings import load_configs
-from lt_jax.summaries import Scores
-from lt_jax.sweep import run_sweep
+from lt_jax.sweep import run_sweep, write_table
 from lt_jax.tuning import tune_rows
 from lt_jax.writers import say
 
@@ -58,14 +57,8 @@ def main() -> None:
         tune_rows(configs, TUNE.value, folder)
         return
     known = read_reported(Path(REPORTED.value)) if REPORTED.value else []
-
-    def write(summaries: list[Scores]) -> None:
-        report.write_tables(summaries, folder, reported=known)
-        pictures.save_ranking(summaries, folder / "table.png", reported=known)
-        save_masking_of_table(summaries, folder, folder / "masking.png")
-
     try:
-        failed = run_sweep(configs, folder, write)
+        failed = run_sweep(configs, folder, partial(write_table, folder=folder, reported=known))
     except InterruptedError:
         return
     if len(failed) < len(configs):

@@ -32,6 +32,7 @@ import numpy.typing as npt
 from jax import export
 
 from lt_jax.errors import InputError, first_line
+from lt_jax.files import folder_of, is_remote
 from lt_jax.npz import read_npz
 
 PROGRAM, WEIGHTS, FACTS = "model.stablehlo", "weights.npz", "model.json"
@@ -55,13 +56,17 @@ class Artifact(NamedTuple):
 
 
 def check_serialisation() -> None:
-    """Refuses to go on without the package that `jax.export` reads and writes files with."""
+    """Refuses to go on without the package that `jax.export` reads and writes files with.
+
+    Raises:
+      InputError: if it is not installed.
+    """
     if not importlib.util.find_spec("flatbuffers"):
         raise InputError("exported models need flatbuffers: pip install 'lt_jax[export]'")
 
 
 def file_hash(content: bytes) -> str:
-    """By which a damaged file is noticed: SHA-256 in hex digits."""
+    """SHA-256 in hex digits, by which a damaged file is noticed."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -78,17 +83,15 @@ def load_artifact(folder: str | Path) -> Artifact:
       InputError: if the folder is none, a file is damaged, or the model was not exported for the
         platform of this machine.
     """
-    path = Path(folder)
+    path = folder_of(folder)
+    if is_remote(path):
+        raise InputError(f"model is {path}; expected a local folder, to which it has been copied")
     facts = read_facts(path)
     check_serialisation()
-    for name in (PROGRAM, WEIGHTS):
-        if not (path / name).is_file():
-            raise InputError(f"{path} lacks {name}; expected all files of an exported model")
-        if file_hash((path / name).read_bytes()) != facts["sha256"][name]:
-            raise InputError(f"{path / name} is damaged: it is not the file that was exported")
+    content = {name: _undamaged(path / name, facts) for name in (PROGRAM, WEIGHTS)}
     _check_platform(path, facts["platforms"])
     try:
-        program = export.deserialize(bytearray((path / PROGRAM).read_bytes()))
+        program = export.deserialize(bytearray(content[PROGRAM]))
     except Exception as error:  # JAX raises many kinds for what it no longer reads
         raise InputError(
             f"{path / PROGRAM} cannot be read by JAX {jax.__version__} ({first_line(error)[:200]});"
@@ -98,8 +101,26 @@ def load_artifact(folder: str | Path) -> Artifact:
     return Artifact(path, facts, lambda inputs: call(weights, inputs))
 
 
+def _undamaged(path: Path, facts: dict[str, Any]) -> bytes:
+    """What is in a file, if it is the one that was exported."""
+    if not path.is_file():
+        raise InputError(
+            f"{path.parent} lacks {path.name}; expected all files of an exported model"
+        )
+    content = path.read_bytes()
+    if file_hash(content) != facts["sha256"][path.name]:
+        raise InputError(f"{path} is damaged: it is not the file that was exported")
+    return content
+
+
 def read_facts(folder: Path) -> dict[str, Any]:
     """What ``model.json`` says.
+
+    Args:
+      folder: of an exported model.
+
+    Returns:
+      The dictionary of `lt_jax.export.facts_of`, with platforms and hashes.
 
     Raises:
       InputError: if there is none, or it is not that of an exported model.

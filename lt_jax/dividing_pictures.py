@@ -14,7 +14,7 @@ import numpy.typing as npt
 from lt_jax import dlsa
 from lt_jax.dividing_report import part_names, parts_of
 from lt_jax.pictures import new_figure, write_figure
-from lt_jax.summaries import Scores, with_deviation
+from lt_jax.summaries import Scores, score_text, undivided
 
 MAPPED = 2000  # points of a map
 _COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
@@ -73,12 +73,7 @@ def save_division(summary: Scores, points: Mapping[str, npt.NDArray[Any]], path:
     if made is None:
         return
     figure, grid = made
-    division = summary["division"]
-    own, plain = summary["test"]["last"], division["without"]
-    both = [
-        with_deviation(s["mean"]["balanced_accuracy"], s["std"]["balanced_accuracy"])
-        for s in (own, plain)
-    ]
+    both = [score_text(run) for run in (summary, undivided(summary))]
     figure.suptitle(
         f"{summary['name']} on {summary['data']['source']}: balanced accuracy {both[0]} %,"
         f" {both[1]} % undivided (test, {len(summary['seeds'])} seed(s))"

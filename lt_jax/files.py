@@ -53,6 +53,18 @@ def folder_of(name: str | os.PathLike[str]) -> Path:
     return cast(Path, epath.Path(text))
 
 
+def output_file(name: str | os.PathLike[str]) -> Path:
+    """A file that is to be written, by its name, see `folder_of`.
+
+    Raises:
+      InputError: if it is a folder, or in one that does not exist.
+    """
+    path = folder_of(name)
+    if path.is_dir() or not (is_remote(path) or path.parent.is_dir()):
+        raise InputError(f"out is {path}; expected a file in a folder that exists")
+    return path
+
+
 def cache_folder() -> Path:
     """Where what can be made again is kept from one run to the next; it need not exist.
 
@@ -117,7 +129,7 @@ def writing(folder: Path) -> Iterator[None]:
     """Turns what a disk or a bucket refuses into a `StorageError`."""
     try:
         yield
-    except StorageError:
+    except (InputError, StorageError):
         raise
     except OSError as error:
         raise refusal(folder, error) from error

@@ -207,8 +207,7 @@ class Loop:
         variant = self.run.variants[replica] if self.run.variants else ""
         raise NonFiniteError(
             f"the {what} of seed {self.run.seeds[replica]}{variant} was not finite at step {step};"
-            f" {kept};"
-            " a lower learning rate, a warm-up or a smaller logit scale may help"
+            f" {kept}; a lower learning rate, a warm-up or a smaller logit scale may help"
         )
 
     def _log(self) -> None:

@@ -19,7 +19,7 @@ from lt_jax.summaries import (
     label,
     main_columns,
     row_name,
-    with_deviation,
+    score_text,
 )
 from lt_jax.writers import read_metrics, say
 
@@ -44,7 +44,7 @@ def write_figure(figure: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def dispensable() -> Iterator[None]:
-    """Around the pictures of a finished run: one for which there is no room is told, not raised."""
+    """Around the pictures of what has finished: one that finds no room is told, not raised."""
     try:
         yield
     except StorageError as error:
@@ -65,9 +65,8 @@ def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
     figure, ((bars, by_class), (curves, last)) = made
     test, counts = summary["test"]["last"], np.array(summary["data"]["class_counts"])
     name = headline(summary)
-    score = with_deviation(test["mean"][name], test["std"][name])
     figure.suptitle(
-        f"{summary['name']} on {summary['data']['source']}: {label(name)} {score} %"
+        f"{summary['name']} on {summary['data']['source']}: {label(name)} {score_text(summary)} %"
         f" (test, last step, {len(summary['seeds'])} seed(s))"
     )
     bars.bar(np.arange(len(counts)), counts, width=0.9)

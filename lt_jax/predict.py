@@ -7,9 +7,8 @@ run, and none of the packages that training takes.
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,28 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax.artifact import Artifact, predicted_positives
-from lt_jax.data.checks import checked_inputs
-from lt_jax.data.decoding import fitted
-from lt_jax.data.folder_source import ENDINGS
 from lt_jax.data.reading import decoded
 from lt_jax.errors import InputError
-from lt_jax.files import write_whole
-from lt_jax.npz import read_npz
-
-ARRAYS = ("images", "features", "x", "x_test")  # names in .npz files of several arrays
-Array = npt.NDArray[Any]
-
-
-class Example(NamedTuple):
-    """Something to predict.
-
-    Attributes:
-      name: path of its file, with ``[i]`` for the i-th of an array.
-      read: gives the input of the model, uint8 ``[H, W, C]`` or float32 ``[D]``.
-    """
-
-    name: str
-    read: Callable[[], Array]
+from lt_jax.examples import Array, Example, find_examples
+from lt_jax.files import output_file, write_whole
 
 
 class Prediction(NamedTuple):
@@ -58,105 +39,16 @@ class Prediction(NamedTuple):
     probabilities: npt.NDArray[np.float32]
 
 
-class Told(NamedTuple):
-    """How many rows a file of predictions has, and one sentence for each example left out."""
+class Written(NamedTuple):
+    """What a file of predictions has.
+
+    Attributes:
+      rows: how many examples.
+      skipped: one sentence for each that was left out.
+    """
 
     rows: int
     skipped: tuple[str, ...]
-
-
-def find_examples(paths: Sequence[str | Path], facts: dict[str, Any]) -> list[Example]:
-    """Everything there is to predict, in order; images are not read yet.
-
-    Args:
-      paths: of folders, whose images and those in their sub-folders are taken, sorted by path; of
-        images; or of .npz files with one array, or one called ``images`` or ``features``.
-      facts: of the model, which say what it takes.
-
-    Returns:
-      At least one example.
-
-    Raises:
-      InputError: for a path that is not there, a folder without images, or arrays that do not fit.
-    """
-    found: list[Example] = []
-    for path in map(Path, paths):
-        if path.suffix.lower() == ".npz":
-            found += _of_arrays(path, facts)
-        elif path.is_dir() or path.is_file():
-            found += _of_files(path, facts)
-        else:
-            raise InputError(f"there is no file or folder {path}; expected images to predict")
-    if not found:
-        raise InputError("no images were given; expected folders, image files or .npz files")
-    return found
-
-
-def _of_files(path: Path, facts: dict[str, Any]) -> list[Example]:
-    shape = tuple(facts["input"]["shape"])
-    if len(shape) == 1:
-        raise InputError(f"{path} is given, but the model takes feature vectors, in .npz files")
-    _check_channels(str(path), shape)
-    if not importlib.util.find_spec("PIL"):
-        raise InputError("image files need Pillow: pip install 'lt_jax[images]'")
-    files = [path] if path.is_file() else _images_in(path)
-    resize = facts["input"]["resize"]
-    return [Example(str(file), partial(_read_file, file, shape, resize)) for file in files]
-
-
-def _images_in(folder: Path) -> list[Path]:
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in ENDINGS
-        and not any(part[0] == "." for part in path.relative_to(folder).parts)
-    ]
-    if not files:
-        raise InputError(f"{folder} has no images; expected files such as *.jpg, *.png")
-    return files
-
-
-def _check_channels(what: str, shape: tuple[int, ...]) -> None:
-    if shape[-1] not in (1, 3):
-        raise InputError(
-            f"{what} is to become {shape}, which is neither grey nor RGB; expected an .npz file of"
-            " images of this shape"
-        )
-
-
-def _read_file(path: Path, shape: tuple[int, ...], resize: str) -> Array:
-    return fitted(path.read_bytes(), shape, resize)
-
-
-def _of_arrays(path: Path, facts: dict[str, Any]) -> list[Example]:
-    arrays = read_npz(path, expected="an array of images or features")
-    name = next((n for n in ARRAYS if n in arrays), None)
-    if name is None and len(arrays) == 1:
-        (name,) = arrays
-    if name is None:
-        raise InputError(
-            f"{path} has the arrays {', '.join(arrays) or 'none'}; expected one, or one that is"
-            f" called {' or '.join(ARRAYS)}"
-        )
-    inputs = checked_inputs(f"{name} of {path}", arrays[name])
-    shape = tuple(facts["input"]["shape"])
-    if inputs.ndim != len(shape) + 1 or (len(shape) == 1 and inputs.shape[1:] != shape):
-        raise InputError(
-            f"{name} of {path} has shape {inputs.shape}; the model takes"
-            f" {facts['input']['dtype']} [N, {', '.join(map(str, shape))}]"
-        )
-    if inputs.shape[1:] != shape:
-        _check_channels(f"{name} of {path}", shape)
-        _check_channels(f"{name} of {path}", inputs.shape[1:])
-    resize = facts["input"]["resize"]
-    return [
-        Example(f"{path}[{i}]", partial(_read_row, inputs[i], shape, resize))
-        for i in range(len(inputs))
-    ]
-
-
-def _read_row(row: Array, shape: tuple[int, ...], resize: str) -> Array:
-    return row if row.shape == shape else fitted(row, shape, resize)
 
 
 def predict(
@@ -170,7 +62,7 @@ def predict(
 
     Args:
       model: from `lt_jax.artifact.load_artifact`.
-      examples: from `find_examples`.
+      examples: from `lt_jax.examples.find_examples`.
       batch_size: at most as many at once.
       skipped: gets a sentence for each image that cannot be decoded, which is left out; None
         refuses it.
@@ -183,7 +75,7 @@ def predict(
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size!r}; expected at least 1")
-    size = min(batch_size, len(examples))
+    size = max(1, min(batch_size, len(examples)))
     shape, dtype = model.facts["input"]["shape"], model.facts["input"]["dtype"]
     with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
         for start in range(0, len(examples), size):
@@ -221,7 +113,7 @@ def write_predictions(
     all_probabilities: bool = False,
     on_corrupt: str = "refuse",
     overwrite: bool = False,
-) -> Told:
+) -> Written:
     """Predicts images into a CSV file, a row for each, which is written whole or not at all.
 
     Of one label an example the columns are path, class, probability, and class_2, probability_2
@@ -230,7 +122,7 @@ def write_predictions(
 
     Args:
       model: from `lt_jax.artifact.load_artifact`.
-      paths: see `find_examples`.
+      paths: see `lt_jax.examples.find_examples`.
       out: the file.
       top_k: most probable classes of which a row tells; of one label an example.
       batch_size: at most as many images at once.
@@ -240,13 +132,13 @@ def write_predictions(
       overwrite: whether a file that is there already is replaced.
 
     Returns:
-      What there is to tell.
+      `Written`.
 
     Raises:
       InputError: for values that cannot be used, and as `find_examples` and `predict` do.
       StorageError: if there is no room.
     """
-    path = Path(out)
+    path = output_file(out)
     if top_k < 1:
         raise InputError(f"top_k is {top_k!r}; expected at least 1")
     if on_corrupt not in ("refuse", "skip"):
@@ -272,7 +164,7 @@ def write_predictions(
         text.detach()
 
     write_whole(path, write)
-    return Told(rows, tuple(skipped))
+    return Written(rows, tuple(skipped))
 
 
 def _number(value: np.float32) -> str:

@@ -14,6 +14,7 @@ from lt_jax.files import write_text
 from lt_jax.processes import is_writer
 from lt_jax.reported import reported_for
 from lt_jax.summaries import (
+    BEFORE,
     Scores,
     columns,
     compared,
@@ -23,8 +24,9 @@ from lt_jax.summaries import (
     main_columns,
     paired_difference,
     row_name,
-    undivided,
+    score_text,
     with_deviation,
+    with_interval,
 )
 from lt_jax.writers import say
 
@@ -77,8 +79,7 @@ def print_table(summaries: Sequence[Scores]) -> None:
 def difference_text(a: Scores, b: Scores, score: str = "") -> str:
     """Paired difference of a score in points, with its 95 % interval; see `paired_difference`."""
     d = paired_difference(a, b, score)
-    text = f"{100 * d['mean']:+.1f}"
-    return text if d["low"] is None else f"{text} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
+    return with_interval(d["mean"], d["low"], d["high"])
 
 
 def tell(summary: Scores | None) -> None:
@@ -142,16 +143,12 @@ def _further_columns(summaries: Sequence[Scores]) -> dict[str, list[str]]:
     on_validation = [_validation_score(summary) for summary in summaries]
     if any(on_validation):
         result["on validation"] = on_validation
-    if any("stage1" in summary for summary in summaries):
-        result["its stage 1"] = [_stage1_score(summary) for summary in summaries]
-        result["against its stage 1"] = [
-            difference_text(s, first_row(s)) if "stage1" in s else "" for s in summaries
-        ]
-    if any("division" in summary for summary in summaries):
-        result["undivided"] = [_undivided_score(summary) for summary in summaries]
-        result["against undivided"] = [
-            difference_text(s, undivided(s)) if "division" in s else "" for s in summaries
-        ]
+    for key, (name, before) in BEFORE.items():
+        if any(key in summary for summary in summaries):
+            result[name] = [score_text(before(s)) if key in s else "" for s in summaries]
+            result[f"against {name}"] = [
+                difference_text(s, before(s)) if key in s else "" for s in summaries
+            ]
     return result
 
 
@@ -161,21 +158,6 @@ def _validation_score(summary: Scores) -> str:
         return ""
     deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
     return with_deviation(float(np.mean(scores)), deviation)
-
-
-def _stage1_score(summary: Scores) -> str:
-    if "stage1" not in summary:
-        return ""
-    test = summary["stage1"]["test"]["last"]
-    name = headline(summary)
-    return with_deviation(test["mean"][name], test["std"][name])
-
-
-def _undivided_score(summary: Scores) -> str:
-    if "division" not in summary:
-        return ""
-    test, name = summary["division"]["without"], headline(summary)
-    return with_deviation(test["mean"][name], test["std"][name])
 
 
 def _explanation(first: Scores) -> list[str]:

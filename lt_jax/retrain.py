@@ -171,8 +171,8 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
             "config.retrain.method is 'tau_norm', but the head of stage 1 takes cosines, in which"
             " lengths of weights do not count; expected a stage 1 with a linear head"
         )
-    knob = "features" if method == "ncm" else "tau"
     if method in POST_HOC:
+        knob = POST_HOC[method]
         if len(fields[knob]) > 1 and not len(dataset.validation_labels):
             raise InputError(
                 f"config.retrain.{knob} has {len(fields[knob])} values, but there is no validation"

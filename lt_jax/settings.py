@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import itertools
 import json
 import re
+import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ from ml_collections import ConfigDict
 
 from lt_jax import workdir
 from lt_jax.config_checks import value_at
-from lt_jax.configuration import plain
+from lt_jax.configuration import base_config, plain
 from lt_jax.errors import InputError
 
 
@@ -238,6 +240,29 @@ def load_configs(
     if unused:
         raise InputError(f"setting {min(unused)!r} is of a field that none of the rows has")
     return configs
+
+
+def with_string(name: str) -> str:
+    """A config's name with its string: where none is given the default, if that ends with a method.
+
+    Args:
+      name: ``FILE`` or ``FILE:STRING``.
+
+    Returns:
+      ``FILE:STRING``; ``FILE`` where the string is no method, such as a folder of features.
+
+    Example:
+      >>> with_string("configs/any.py:cifar10,100,gcl")
+      'configs/any.py:cifar10,100,gcl'
+    """
+    if ":" in name:
+        return name
+    (string, *_) = inspect.signature(runpy.run_path(name)["get_config"]).parameters.values()
+    try:
+        base_config(string.default.rpartition(",")[2])
+    except InputError:
+        return name
+    return f"{name}:{string.default}"
 
 
 def has_field(config: ConfigDict, name: str) -> bool:

@@ -140,14 +140,7 @@ def find_stage1(config: Config, folder: str | Path) -> Stage1:
         raise InputError(
             f"stage-1 workdir {path} holds a second stage; expected the folder of a first one"
         )
-    summary = workdir.finished_summary(path)
-    if summary is None:
-        raise InputError(
-            f"stage 1 in {path} has not finished: there is no {workdir.SUMMARY}; start it again"
-            " to go on"
-        )
-    if not {"seeds", "data", "training", "test", "name"} <= set(summary):
-        raise InputError(f"{path / workdir.SUMMARY} is not the summary of a finished run")
+    summary = workdir.required_summary(path, "stage 1")
     _check_same_stage(plain(first_stage(config)), there, path)
     missing = [seed for seed in seeds_of(config) if seed not in summary["seeds"]]
     if missing:

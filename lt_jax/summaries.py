@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lt_jax import environment, metrics
 from lt_jax.configuration import plain
@@ -19,6 +20,7 @@ _COLUMNS = ("balanced_accuracy", "top1", "many", "medium", "few", "ece")
 # Scores of which tables show differences to the first run, beside those by which is selected.
 _COMPARED = {"map": ("recall_rarest", "precision_head", "of1")}
 _LABELS = {"map": "mAP", "cf1": "CF1", "of1": "OF1"}
+EQUAL = 1e-12  # spread of differences that only rounding makes
 
 
 def headline(summary: Scores) -> str:
@@ -143,6 +145,28 @@ def with_deviation(mean: float | None, std: float | None, *, percent: bool = Tru
     return text if std is None else f"{text} ± {factor * std:.{digits}f}"
 
 
+def score_text(summary: Scores, score: str = "") -> str:
+    """A test score of a run in %, with its deviation over seeds; see `with_deviation`.
+
+    Args:
+      summary: of the run.
+      score: which; empty for the one that validation selects by.
+    """
+    test, name = summary["test"]["last"], score or headline(summary)
+    return with_deviation(test["mean"][name], test["std"][name])
+
+
+def with_interval(mean: float, low: float | None, high: float | None) -> str:
+    """A difference in points, with its interval if it has one.
+
+    Example:
+      >>> with_interval(0.022, 0.003, 0.04), with_interval(0.01, None, None)
+      ('+2.2 [+0.3, +4.0]', '+1.0')
+    """
+    text = f"{100 * mean:+.1f}"
+    return text if low is None or high is None else f"{text} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def paired_difference(a: Scores, b: Scores, score: str = "") -> Scores:
     """How much better run a is than run b, paired over their seeds.
 
@@ -161,8 +185,25 @@ def paired_difference(a: Scores, b: Scores, score: str = "") -> Scores:
     if a["seeds"] != b["seeds"] or a["data"]["index_hash"] != b["data"]["index_hash"]:
         raise ValueError("only runs with the same seeds and training images can be paired")
     name = score or headline(a)
-    values = [[r[name] for r in s["test"]["last"]["replicas"]] for s in (a, b)]
-    difference = np.subtract(values[0], values[1])
+    return paired_interval(*([r[name] for r in s["test"]["last"]["replicas"]] for s in (a, b)))
+
+
+def paired_interval(a: npt.ArrayLike, b: npt.ArrayLike) -> Scores:
+    """Mean difference a - b of paired values, with its 95 % paired t interval.
+
+    Args:
+      a: values, ``[R]``.
+      b: those that they are paired with, ``[R]``.
+
+    Returns:
+      As `paired_difference`.
+
+    Example:
+      >>> d = paired_interval([3.0, 5.0], [2.0, 2.0])
+      >>> d["mean"], d["standard_error"], round(d["low"], 1), round(d["high"], 1)
+      (2.0, 1.0, -10.7, 14.7)
+    """
+    difference = np.subtract(a, b)
     mean, n = float(difference.mean()), len(difference)
     if n < 2:
         return {"mean": mean, "standard_error": None, "low": None, "high": None}
@@ -181,6 +222,13 @@ def first_row(summary: Scores) -> Scores:
 def undivided(summary: Scores) -> Scores:
     """What the summary of a division says about the same classifier of the whole set, as one."""
     return {**summary, "name": "undivided", "test": {"last": summary["division"]["without"]}}
+
+
+# What some summaries also tell of the run before their last step: by key, its name and summary.
+BEFORE: dict[str, tuple[str, Callable[[Scores], Scores]]] = {
+    "stage1": ("its stage 1", first_row),
+    "division": ("undivided", undivided),
+}
 
 
 def row_name(summary: Scores) -> str:

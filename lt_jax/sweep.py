@@ -14,7 +14,10 @@ from lt_jax.configuration import check_config, first_stage, plain
 from lt_jax.data import Dataset, load_dataset
 from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.files import folder_of
+from lt_jax.masking_pictures import save_masking_of_table
+from lt_jax.pictures import dispensable, save_ranking
 from lt_jax.prepare import prepare
+from lt_jax.report import write_tables
 from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.stage1 import decisive
 from lt_jax.train import train
@@ -175,3 +178,22 @@ def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) 
         done[row.name] = summary
         after_each([done[name] for name in configs if name in done])
     return {row.name: failed[row.name] for row in rows if row.name in failed}
+
+
+def write_table(
+    summaries: Sequence[Summary], folder: Path, *, reported: Sequence[Mapping[str, str]] = ()
+) -> None:
+    """Writes ``table.md``, ``table.csv``, ``table.png`` and, where masks are, ``masking.png``.
+
+    Args:
+      summaries: of the rows so far.
+      folder: of the sweep.
+      reported: from `lt_jax.reported.read_reported`, to stand beside what was measured.
+
+    Raises:
+      StorageError: if there is no room for the table; a picture that finds none is told.
+    """
+    write_tables(summaries, folder, reported=reported)
+    with dispensable():
+        save_ranking(summaries, folder / "table.png", reported=reported)
+        save_masking_of_table(summaries, folder, folder / "masking.png")

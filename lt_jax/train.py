@@ -13,15 +13,12 @@ from typing import Any
 from lt_jax import workdir
 from lt_jax.configuration import check_config, first_stage
 from lt_jax.data import Dataset, load_dataset
-from lt_jax.errors import NonFiniteError
 from lt_jax.files import folder_of
 from lt_jax.finish import carry_out
 from lt_jax.loop import Config
 from lt_jax.prepare import prepare
 from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.writers import say
-
-__all__ = ["NonFiniteError", "train"]
 
 
 def train(

@@ -34,7 +34,7 @@ Array = jax.Array
 Tree = Any
 
 
-class Finished(NamedTuple):
+class Chosen(NamedTuple):
     """A finished run, and which of its networks is meant.
 
     Attributes:
@@ -71,7 +71,7 @@ class Trained(NamedTuple):
       scale: what the logits that thresholds were chosen on are multiplied by in these.
     """
 
-    run: Finished
+    run: Chosen
     weights: Tree
     logits: Callable[[Tree, Array], Array]
     competing: bool
@@ -102,19 +102,12 @@ def load_trained(folder: str | Path, *, seed: int | None = None, weights: str = 
     return _computed(run) if method in POST_HOC else _retrained(run)
 
 
-def _find(folder: str | Path, seed: int | None, weights: str) -> Finished:
+def _find(folder: str | Path, seed: int | None, weights: str) -> Chosen:
     path = folder_of(folder)
     if not (path / workdir.CONFIG).exists():
         raise InputError(f"{path} holds no {workdir.CONFIG}; expected the folder of a run")
-    summary = workdir.finished_summary(path)
-    if summary is None:
-        raise InputError(
-            f"the run in {path} has not finished: there is no {workdir.SUMMARY}; start it again to"
-            " go on"
-        )
+    summary = workdir.required_summary(path)
     config = plain(read_config(path / workdir.CONFIG))
-    if not {"seeds", "data", "training", "test", "name"} <= set(summary):
-        raise InputError(f"{path / workdir.SUMMARY} is not the summary of a finished run")
     if seed is not None and seed not in summary["seeds"]:
         raise InputError(f"seed is {seed}, but the run in {path} has seeds {summary['seeds']}")
     if weights not in summary["test"]:
@@ -123,7 +116,7 @@ def _find(folder: str | Path, seed: int | None, weights: str) -> Finished:
     row = 0 if seed is None else summary["seeds"].index(seed)
     if config["retrain"]["method"] and (path / workdir.STAGE2).is_dir():
         path = path / workdir.STAGE2
-    return Finished(path, config, summary, remembered(config, summary), row, weights)
+    return Chosen(path, config, summary, remembered(config, summary), row, weights)
 
 
 def remembered(config: Mapping[str, Any], summary: Mapping[str, Any]) -> Dataset:
@@ -162,16 +155,16 @@ def remembered(config: Mapping[str, Any], summary: Mapping[str, Any]) -> Dataset
     )
 
 
-def _of_row(run: Finished, tree: Tree) -> Tree:
+def _of_row(run: Chosen, tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[run.row], tree)
 
 
-def _chosen(run: Finished, states: TrainState) -> Any:
-    """Has the weights that are meant."""
+def _weights_of(run: Chosen, states: TrainState) -> Any:
+    """What has the weights that are meant."""
     return states.best if run.which == "best_on_validation" else states
 
 
-def _first_stage(run: Finished) -> Trained:
+def _first_stage(run: Chosen) -> Trained:
     stage = Stage1(run.folder, run.config, run.summary, (run.row,))
     frozen = load_frozen(stage, run.dataset, run.which)
     scale, apply = frozen.objective.scale, frozen.network.apply
@@ -183,7 +176,7 @@ def _first_stage(run: Finished) -> Trained:
     return Trained(run, weights, logits, frozen.objective.competing, scale)
 
 
-def _retrained(run: Finished) -> Trained:
+def _retrained(run: Chosen) -> Trained:
     """A trained classifier, whose checkpoint has the first stage too."""
     config, fields, dataset = run.config, run.config["retrain"], run.dataset
     first = make_model(config, dataset, make_objective(config["objective"], dataset))
@@ -202,7 +195,7 @@ def _retrained(run: Finished) -> Trained:
             keep_best=len(dataset.validation_labels) > 0,
         )
 
-    chosen = _chosen(run, read_states(run.folder, run.summary, init))
+    chosen = _weights_of(run, read_states(run.folder, run.summary, init))
     scale = training.objective.scale
 
     def logits(weights: Tree, inputs: Array) -> Array:
@@ -212,7 +205,7 @@ def _retrained(run: Finished) -> Trained:
     return Trained(run, weights, logits, training.objective.competing, scale)
 
 
-def _computed(run: Finished) -> Trained:
+def _computed(run: Chosen) -> Trained:
     """A computed classifier, with the value of its knob that validation chose."""
     config, dataset = run.config, run.dataset
     method, objective = config["retrain"]["method"], make_objective(config["objective"], dataset)
@@ -247,7 +240,7 @@ def _computed(run: Finished) -> Trained:
     return Trained(run, weights, logits, distances or objective.competing, 1.0)
 
 
-def _divided(run: Finished) -> Trained:
+def _divided(run: Chosen) -> Trained:
     """The parts of a division, whose first stage lies beside it, or where it was found then."""
     config, folder = run.config, run.folder
     options = options_of(config["retrain"])

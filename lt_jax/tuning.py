@@ -1,7 +1,8 @@
 """Values of an objective's options compared on validation: every value and seed is a replica.
 
 Read from the top: `tune` checks everything, makes one run whose replicas differ in the options and
-in nothing else, goes through its steps and reads validation. Test is not even put on the device.
+in nothing else, goes through its steps and reads validation. Test is not even put on the device;
+only where a second stage is tuned its first, an ordinary run, reads it at its end.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lt_jax import workdir
+from lt_jax.build import make_objective
 from lt_jax.configuration import check_config, first_stage, plain
 from lt_jax.data import Dataset, load_dataset
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.finish import scores_of
 from lt_jax.loop import Loop, Run, evaluate
+from lt_jax.objectives import alternatives
 from lt_jax.prepare import prepare
 from lt_jax.retrain import check_second_stage, prepare_classifier, start_second_stage
 from lt_jax.settings import Grid, candidates_of
 from lt_jax.stopping import Stop
 from lt_jax.train import train
-from lt_jax.tuning_report import TUNING, point_name, summarize_tuning, write_tuning
+from lt_jax.tuning_report import point_name, summarize_tuning, write_tuning
 from lt_jax.writers import say
 
 
@@ -67,27 +70,52 @@ def tune(
         found = tune(config, ["objective.transforms.class_balanced.beta=0.9,0.99,0.999"], "runs/b")
         found["chosen"]
     """
-    path, grid = folder_of(folder), candidates_of(config, over)
-    for candidate in grid.configs:
-        check_config(candidate)
-    noted = {**plain(config), "tune": dict(zip(grid.fields, map(list, grid.axes), strict=True))}
-    workdir.check_config_matches(noted, path)
-    if (path / TUNING).exists():
+    path, grid = folder_of(folder), _grid(config, over)
+    workdir.check_config_matches(_noted(config, grid), path)
+    if (path / workdir.TUNING).exists():
         say(f"the tuning in {path} has finished already; nothing was changed.")
-        return workdir.finished_summary(path, TUNING)
+        return workdir.finished_summary(path, workdir.TUNING)
     dataset = load_dataset(config["data"]) if dataset is None else dataset
-    if not len(dataset.validation_labels):
-        raise InputError(
-            "there is no validation split to choose on; expected config.data.validation_size above"
-            " 0, or data that bring one"
-        )
+    _check(grid, dataset)
     prepare_run = _second_stage if grid.second_stage else _first_stage
-    run = prepare_run(config, grid, path, dataset, noted)
+    run = prepare_run(config, grid, path, dataset)
     if run is None:
         return None
     names = [f" with {point_name(grid.fields, point)}" for point in grid.points]
     variants = tuple(name for name in names for _ in range(config.replicas))
     return _carry_out(run._replace(variants=variants), config, grid)
+
+
+def _grid(config: ConfigDict, over: Sequence[str]) -> Grid:
+    """The configs that are compared, each checked."""
+    grid = candidates_of(config, over)
+    for candidate in grid.configs:
+        check_config(candidate)
+    return grid
+
+
+def _noted(config: ConfigDict, grid: Grid) -> dict[str, Any]:
+    """The config that the folder keeps, with what is compared."""
+    return {**plain(config), "tune": dict(zip(grid.fields, map(list, grid.axes), strict=True))}
+
+
+def _check(grid: Grid, dataset: Dataset) -> None:
+    """Refuses what these data do not allow, before a first stage is trained for nothing."""
+    if not len(dataset.validation_labels):
+        raise InputError(
+            "there is no validation split to choose on; expected config.data.validation_size above"
+            " 0, or data that bring one"
+        )
+    if grid.second_stage:
+        for candidate in grid.configs:
+            check_second_stage(candidate, dataset)
+    alternatives([make_objective(spec, dataset) for spec in _specs(grid)])
+
+
+def _specs(grid: Grid) -> list[dict[str, Any]]:
+    """The objectives that are compared."""
+    fields = [plain(candidate) for candidate in grid.configs]
+    return [(f["retrain"] if grid.second_stage else f)["objective"] for f in fields]
 
 
 def _without_test(dataset: Dataset) -> Dataset:
@@ -98,27 +126,20 @@ def _without_test(dataset: Dataset) -> Dataset:
     )
 
 
-def _first_stage(
-    config: ConfigDict, grid: Grid, path: Path, dataset: Dataset, noted: dict[str, Any]
-) -> Run:
-    specs = [plain(candidate["objective"]) for candidate in grid.configs]
-    run = prepare(first_stage(config), path, _without_test(dataset), specs)
-    workdir.claim(noted, path)
+def _first_stage(config: ConfigDict, grid: Grid, path: Path, dataset: Dataset) -> Run:
+    run = prepare(first_stage(config), path, _without_test(dataset), _specs(grid))
+    workdir.claim(_noted(config, grid), path)
     return run
 
 
-def _second_stage(
-    config: ConfigDict, grid: Grid, path: Path, dataset: Dataset, noted: dict[str, Any]
-) -> Run | None:
+def _second_stage(config: ConfigDict, grid: Grid, path: Path, dataset: Dataset) -> Run | None:
     """The first stage is an ordinary run of its own, whose test score nobody asks for here."""
-    for candidate in grid.configs:
-        check_second_stage(candidate, dataset)
     if train(first_stage(config), path / workdir.STAGE1, dataset=dataset) is None:
         return None
     start = start_second_stage(config, path, path / workdir.STAGE1, dataset)
     stage = start._replace(dataset=_without_test(dataset))
-    run = prepare_classifier(stage, [plain(c["retrain"]["objective"]) for c in grid.configs])
-    workdir.claim(noted, path)
+    run = prepare_classifier(stage, _specs(grid))
+    workdir.claim(_noted(config, grid), path)
     return run
 
 
@@ -147,14 +168,20 @@ def tune_rows(configs: Mapping[str, ConfigDict], over: Sequence[str], folder: Pa
       folder: one folder for each row is made in it.
 
     Raises:
-      InputError: as `tune`.
+      InputError: as `tune`, naming the row, before the first is trained.
     """
-    for name, config in configs.items():  # before the first is trained
+    rows: list[tuple[str, ConfigDict, Dataset]] = []
+    for name, config in configs.items():
+        same = rows and plain(rows[-1][1])["data"] == plain(config)["data"]
+        dataset = rows[-1][2] if same else load_dataset(config["data"])
+        rows.append((name, config, dataset))
         try:
-            candidates_of(config, over)
+            grid = _grid(config, over)
+            _check(grid, dataset)
         except InputError as error:
             raise InputError(f"row {name!r}: {error}") from error
-    for name, config in configs.items():
+        workdir.check_config_matches(_noted(config, grid), folder / name)
+    for name, config, dataset in rows:
         say(f"tuning {name}")
-        if tune(config, over, folder / name) is None:
+        if tune(config, over, folder / name, dataset=dataset) is None:
             return

@@ -18,11 +18,12 @@ from lt_jax.pictures import dispensable, new_figure, write_figure
 from lt_jax.processes import is_writer
 from lt_jax.report import markdown
 from lt_jax.settings import Grid
-from lt_jax.summaries import label, with_deviation
-from lt_jax.workdir import write_json
+from lt_jax.summaries import EQUAL, label, paired_interval, with_deviation, with_interval
+from lt_jax.workdir import TUNING, write_json
 from lt_jax.writers import say
 
-TUNING, TABLE, PICTURE = "tuning.json", "tuning.md", "tuning.png"
+TABLE, PICTURE = "tuning.md", "tuning.png"
+_GROUPS = ("many", "medium", "few", "map_head", "map_medium", "map_tail")
 Found = dict[str, Any]
 
 
@@ -88,14 +89,10 @@ def _at_the_end(grid: Grid, values: Sequence[float]) -> list[str]:
 
 
 def _difference(values: np.ndarray, best: np.ndarray) -> dict[str, float | None]:
-    """Mean difference to the chosen point and its 95 % t interval, paired over seeds."""
-    from scipy import stats
-
-    mean = float((values - best).mean())
-    if len(values) < 2 or np.ptp(values - best) == 0:
-        return {"mean": mean, "low": None, "high": None}
-    interval = stats.ttest_rel(values, best).confidence_interval(0.95)
-    return {"mean": mean, "low": float(interval.low), "high": float(interval.high)}
+    """Mean difference to the chosen point, paired over seeds; its interval if it has any width."""
+    d = paired_interval(values, best)
+    wide = np.ptp(values - best) > EQUAL
+    return {"mean": d["mean"], **{end: d[end] if wide else None for end in ("low", "high")}}
 
 
 def write_tuning(found: Found, folder: Path) -> None:
@@ -134,10 +131,10 @@ def conclusions(found: Found) -> list[str]:
     level = [
         point_name(fields, point)
         for point, d in zip(points, found["differences"], strict=True)
-        if d["high"] is not None and d["high"] >= 0
+        if point != chosen and (d["mean"] == 0 or (d["high"] is not None and d["high"] >= 0))
     ]
     if level:
-        said.append(f"level with it, as their intervals hold 0: {'; '.join(level)}.")
+        said.append(f"level with it, as their differences may be 0: {'; '.join(level)}.")
     if len(found["seeds"]) < 2:
         said.append("one seed cannot tell which differences are chance; --seeds=3 or more can.")
     said += [
@@ -157,21 +154,16 @@ def _table(found: Found) -> list[str]:
     names, columns = [f.rpartition(".")[2] for f in found["fields"]], found["validation"]
     rows = [[*names, *map(label, columns), "against the chosen"]]
     for i, point in enumerate(found["points"]):
-        cells = []
-        for values in columns.values():
-            array = np.array(values[i])
-            cells.append(
-                with_deviation(array.mean(), array.std(ddof=1) if len(array) > 1 else None)
-            )
+        cells = [_score(np.array(values[i])) for values in columns.values()]
         chosen = point == list(found["chosen"].values())
-        against = "chosen" if chosen else _text(found["differences"][i])
+        against = "chosen" if chosen else with_interval(**found["differences"][i])
         rows.append([*map(str, point), *cells, against])
     return [
         *markdown(rows),
         "",
         f"Validation scores in %, last step, mean ± standard deviation over seeds {found['seeds']};"
         f" differences of {label(found['headline'])} are paired over seeds, with their 95 % t"
-        " interval. Test was not read.",
+        f" interval. {_reading(found)}",
         "",
         *(f"- {sentence}" for sentence in conclusions(found)),
         "",
@@ -184,9 +176,11 @@ def _table(found: Found) -> list[str]:
     ]
 
 
-def _text(d: Mapping[str, Any]) -> str:
-    text = f"{100 * d['mean']:+.1f}"
-    return text if d["low"] is None else f"{text} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
+def _reading(found: Found) -> str:
+    """What was read of test: a first stage is an ordinary run."""
+    if found["fields"][0].startswith("retrain."):
+        return "Test was read by the first stage alone, whose score chooses nothing."
+    return "Test was not read."
 
 
 def save_tuning(found: Found, path: Path) -> None:
@@ -224,9 +218,6 @@ def _draw_line(figure: Any, axes: Any, found: Found) -> None:
     axes.set(xlabel=found["fields"][0], ylabel="validation score, %")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-_GROUPS = ("many", "medium", "few", "map_head", "map_medium", "map_tail")
 
 
 def _draw_map(figure: Any, axes: Any, found: Found) -> None:

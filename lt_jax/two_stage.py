@@ -12,10 +12,12 @@ Fields = dict[str, Any]
 
 # How the classifier is made; the features of stage 1 stay as they are in all of them.
 TRAINED = ("crt", "finetune", "lws")  # a fresh head, the head of stage 1, a scale for each class
-POST_HOC = ("tau_norm", "ncm", "logit_adjustment")  # computed, with a knob chosen on validation
+# Computed, with a knob whose value is chosen on validation: the field that has the values.
+POST_HOC = {"tau_norm": "tau", "ncm": "features", "logit_adjustment": "tau"}
 DIVIDED = ("dlsa",)  # several, of the parts of a divided set
 KINDS = (*TRAINED, *POST_HOC, *DIVIDED)
 NCM_FEATURES = ("plain", "unit", "centred_unit")
+_KNOBS: Fields = {"tau": (1.0,), "features": ("centred_unit",)}
 
 
 class Stage(NamedTuple):
@@ -114,10 +116,8 @@ def default_fields(kind: str) -> Fields:
     if not kind:
         return fields
     fields["weights"] = "last"
-    if kind == "ncm":
-        fields["features"] = ("centred_unit",)
-    elif kind in POST_HOC:
-        fields["tau"] = (1.0,)
+    if kind in POST_HOC:
+        fields[POST_HOC[kind]] = _KNOBS[POST_HOC[kind]]
     elif kind in DIVIDED:
         fields["cascade"] = CascadeOptions()._asdict()
         fields["flow"] = FlowOptions()._asdict()

@@ -15,6 +15,7 @@ from lt_jax.files import is_remote, make_folder, write_text
 from lt_jax.processes import is_writer
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+TUNING = "tuning.json"  # what comes of comparing values, in place of a summary
 # Fields that change nothing of what a run computes, but for the order of sums; they may differ
 # when it goes on.
 INDIFFERENT = {
@@ -102,6 +103,34 @@ def finished_summary(workdir: Path, name: str = SUMMARY) -> dict[str, Any] | Non
         raise InputError(f"{path} cannot be read as the summary of a run ({error})") from error
     if not isinstance(summary, dict) or not summary:
         raise InputError(f"{path} is not the summary of a finished run")
+    return summary
+
+
+def required_summary(workdir: Path, what: str = "the run") -> dict[str, Any]:
+    """The summary of a run that must have finished.
+
+    Args:
+      workdir: folder of the run.
+      what: to call it in a sentence.
+
+    Returns:
+      The summary, with the test scores.
+
+    Raises:
+      InputError: if it has not finished, or compared values on validation and has no test scores.
+    """
+    summary = finished_summary(workdir)
+    if summary is None and (workdir / TUNING).exists():
+        raise InputError(
+            f"{what} in {workdir} compared values on validation and has no test scores; expected a"
+            " run that was tested"
+        )
+    if summary is None:
+        raise InputError(
+            f"{what} in {workdir} has not finished: there is no {SUMMARY}; start it again to go on"
+        )
+    if not {"seeds", "data", "training", "test", "name"} <= set(summary):
+        raise InputError(f"{workdir / SUMMARY} is not the summary of a finished run")
     return summary
 
 

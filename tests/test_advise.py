@@ -27,7 +27,7 @@ from lt_jax.configuration import base_config, check_config
 from lt_jax.errors import InputError
 from lt_jax.metrics import class_groups
 from lt_jax.objectives import build_objective, check_multi_label
-from lt_jax.settings import override
+from lt_jax.settings import override, with_string
 
 ROOT = Path(__file__).parents[1]
 TAIL = longtail.long_tailed_counts
@@ -275,6 +275,20 @@ def test_commands_of_the_other_choices(advised, get_config):
         command = command_for(advice.second, advice.numbers, advice.measures, advice.multi_label)
         number = advice.numbers._asdict()[field.rpartition(".")[2]]
         assert f"--config.objective.transforms.{field}={number}" in words_of(command)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("digits.py", "digits.py:cross_entropy"),
+        ("cifar_lt.py", "cifar_lt.py:cifar10,100,cb_focal"),
+        ("photographs.py:places_lt,resnet50,224,gcl_long",) * 2,
+        ("dlsa_imagenet_lt.py",) * 2,  # its string is a folder
+    ],
+)
+def test_a_config_without_a_string_is_its_default(name, known):
+    found = with_string(f"{ROOT}/configs/{name}")
+    assert found == f"{ROOT}/configs/{known}"
 
 
 def test_the_command_keeps_the_config_that_was_given():

@@ -19,10 +19,9 @@ from lt_jax.comparison.sections import sections_of
 from lt_jax.data import load_dataset
 from lt_jax.data.feature_files import read_feature_folder, shard_name
 from lt_jax.dividing_report import part_rows, tell_division
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.extract import extract_features
 from lt_jax.longtail import gini_coefficient
-from lt_jax.loop import NonFiniteError
 from lt_jax.pictures import new_figure
 from lt_jax.report import write_tables
 from lt_jax.retrain import retrain

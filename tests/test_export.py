@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -21,9 +22,11 @@ from lt_jax import export as export_module
 from lt_jax.artifact import load_artifact, predicted_positives
 from lt_jax.data import load_dataset
 from lt_jax.errors import InputError, StorageError
+from lt_jax.examples import find_examples
 from lt_jax.export import export_run, lowered
+from lt_jax.files import writing
 from lt_jax.models import create_model
-from lt_jax.predict import find_examples, predict, write_predictions
+from lt_jax.predict import predict, write_predictions
 from lt_jax.prepare import put_splits
 from lt_jax.stage1 import find_stage1, load_frozen
 from lt_jax.state import make_network
@@ -230,10 +233,10 @@ def test_a_folder_becomes_a_table(single, images, tmp_path):
         Image.fromarray(image[..., 0]).save(folder / name)
     shutil.copy(folder / "b.png", folder / ".hidden.png")
     (folder / "notes.txt").write_text("no image")
-    told = write_predictions(
+    written = write_predictions(
         single, [folder], tmp_path / "p.csv", top_k=3, batch_size=2, all_probabilities=True
     )
-    assert told == (5, ())
+    assert written == (5, ())
     rows = read(tmp_path / "p.csv")
     assert [row["path"] for row in rows] == [str(folder / name) for name in sorted(names)]
     probabilities = outputs(single, images["x_test"][:5])[1]
@@ -285,10 +288,19 @@ def test_a_damaged_image_is_refused_or_left_out(served, images, tmp_path):
     with pytest.raises(InputError, match=r"bad\.png cannot be read: "):
         write_predictions(served, [tmp_path], tmp_path / "p.csv")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.png", "good.png"]
-    told = write_predictions(served, [tmp_path], tmp_path / "p.csv", on_corrupt="skip")
-    assert told.rows == 1
-    assert "bad.png cannot be read" in told.skipped[0]
+    written = write_predictions(served, [tmp_path], tmp_path / "p.csv", on_corrupt="skip")
+    assert written.rows == 1
+    assert "bad.png cannot be read" in written.skipped[0]
     assert [row["path"] for row in read(tmp_path / "p.csv")] == [str(tmp_path / "good.png")]
+
+
+def test_bad_input_is_no_failure_of_a_bucket(monkeypatch):
+    """Whose clients raise so many kinds that all others are taken for theirs."""
+    monkeypatch.setattr("lt_jax.files.is_remote", lambda path: True)
+    with pytest.raises(InputError, match="no image"), writing(Path("folder")):
+        raise InputError("a.png is no image")
+    with pytest.raises(StorageError, match="refused"), writing(Path("folder")):
+        raise ValueError("refused")
 
 
 # What is refused
@@ -405,6 +417,8 @@ def test_what_cannot_be_predicted_is_refused(paths, sentence, served, tmp_path):
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"on_corrupt": "hide"}, "on_corrupt is 'hide'; expected 'refuse' or 'skip'"),
         ({"out": "x.npz"}, r"x\.npz is there already; choose another out, or give --overwrite"),
+        ({"out": "none/p.csv"}, r"out is .*none/p\.csv; expected a file in a folder that exists"),
+        ({"out": ".", "overwrite": True}, r"out is .*; expected a file in a folder that exists"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(options, sentence, served, images, tmp_path):

@@ -54,7 +54,7 @@ LAYERS = (
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),
     ("dividing_pictures", "dividing", "extract"),
     ("retrain", "train", "sweep", "tuning", "evaluate", "cli", "comparison"),
-    ("divided", "trained", "export", "predict"),
+    ("divided", "trained", "export", "examples", "predict"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

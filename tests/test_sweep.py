@@ -20,8 +20,7 @@ from tiny_runs import ROOT, PixelNet, scores, snapshot, tiny
 
 from lt_jax import models, sweep
 from lt_jax.configuration import base_config, check_config
-from lt_jax.errors import InputError
-from lt_jax.loop import NonFiniteError
+from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.report import write_tables
 from lt_jax.reported import read_reported
 from lt_jax.settings import load_configs, override

@@ -22,8 +22,8 @@ from tiny_runs import (
 )
 
 from lt_jax import models, objectives
-from lt_jax.errors import InputError
-from lt_jax.train import NonFiniteError, train
+from lt_jax.errors import InputError, NonFiniteError
+from lt_jax.train import train
 
 
 @pytest.fixture(autouse=True)

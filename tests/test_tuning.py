@@ -12,13 +12,12 @@ from tiny_runs import Killed, PixelNet, dying, snapshot, tiny
 
 from lt_jax import models, objectives
 from lt_jax.data import load_dataset
-from lt_jax.errors import InputError
-from lt_jax.loop import NonFiniteError
+from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.objectives import alternatives, build_objective, method_spec
 from lt_jax.retrain import retrain
 from lt_jax.settings import override
 from lt_jax.train import train
-from lt_jax.tuning import tune
+from lt_jax.tuning import tune, tune_rows
 from lt_jax.tuning_report import conclusions
 
 GAMMA = "objective.transforms.focal.gamma"
@@ -245,6 +244,27 @@ def test_bad_input_is_told_before_anything_is_written(dataset, tmp_path, over, m
     with pytest.raises(InputError, match=message):
         tune(tiny("focal"), over, tmp_path / "new", dataset=dataset)
     assert not (tmp_path / "new").exists()
+
+
+def test_second_stages_that_no_program_holds_are_refused_before_the_first(dataset, tmp_path):
+    field = "retrain.objective.transforms.gaussian_cloud.scale"
+    with pytest.raises(InputError, match=r"scale 5\.0 and 10\.0"):
+        tune(tiny("gcl"), [f"{field}=5,10"], tmp_path / "new", dataset=dataset)
+    assert not (tmp_path / "new").exists()
+
+
+def test_every_row_is_checked_before_the_first_is_tuned(tmp_path):
+    rows = {"a": tiny("focal"), "b": tiny("focal", data__validation_size=0)}
+    with pytest.raises(InputError, match=r"row 'b': there is no validation split"):
+        tune_rows(rows, [f"{GAMMA}=0,1"], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_values_that_score_the_same_are_level(tuned):
+    scores = {"balanced_accuracy": [[0.5, 0.7]] * 2}
+    same = [{"mean": 0.0, "low": None, "high": None}] * 2
+    found = {**tuned[1], "validation": scores, "differences": same, "chosen": {GAMMA: 0}}
+    assert any(s.startswith("level with it") and "gamma 2" in s for s in conclusions(found))
 
 
 def test_without_validation_nothing_can_be_chosen(tmp_path):

@@ -139,7 +139,8 @@ def advise(
       multi_label: whether an example may have several labels, or none.
       num_examples: training examples of a multi-label set; the sum of the counts if None.
       config: for the command: a config whose data are meant, such as ``configs/digits.py:gcl``, and
-        fields set in it, such as ``data.max_count=80``; if empty, one for sets of this size.
+        fields set in it, such as ``data.max_count=80``; if empty, or without a string after the
+        file, one for sets of this size.
 
     Returns:
       The same as an `Advice`.

@@ -41,6 +41,11 @@ def scores_panels(group: Group, paired: Mapping[str, Paired]) -> list[Markup]:
     """
     runs, name = group.runs, headline(group.baseline.summary)
     size = (SIZE[0], 1.0 + 0.36 * len(runs))
+    shown: dict[int, Any] = {
+        y: paired[run.name]
+        for y, run in enumerate(runs)
+        if run.name in paired and paired[run.name].p is not None
+    }
 
     def seeds(axes: Any) -> None:
         for y, run in enumerate(runs):
@@ -58,11 +63,6 @@ def scores_panels(group: Group, paired: Mapping[str, Paired]) -> list[Markup]:
             axes.plot([100 * d.mean], [y], style["marker"], ms=6, color=style["color"])
         _name_rows(axes, runs, "difference in points")
 
-    shown: dict[int, Any] = {
-        y: paired[run.name]
-        for y, run in enumerate(runs)
-        if run.name in paired and paired[run.name].p is not None
-    }
     found = [panel(seeds, f"{label(name)} of every run: each seed, and the mean", size=size)]
     if shown:
         alt = f"Differences in {label(name)} to {group.baseline.name}, with 95 % intervals"

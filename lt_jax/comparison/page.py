@@ -18,7 +18,7 @@ from lt_jax.comparison.runs import Group, grouped, read_runs
 from lt_jax.comparison.sections import sections_of
 from lt_jax.comparison.svg import swatch
 from lt_jax.errors import InputError
-from lt_jax.files import folder_of, is_remote, write_text
+from lt_jax.files import output_file, write_text
 
 HERE = Path(__file__).parent
 
@@ -51,11 +51,9 @@ def write_report(names: Iterable[str | Path], out: str | Path, *, baseline: str 
         by, or a file that is no place for a page, before anything is written.
       StorageError: if the page cannot be written.
     """
-    path = folder_of(out)
+    path = output_file(out)
     if path.suffix != ".html":
         raise InputError(f"out is {str(out)!r}; expected a file that ends with .html")
-    if path.is_dir() or not (is_remote(path) or path.parent.is_dir()):
-        raise InputError(f"out is {path}; expected a file in a folder that exists")
     write_text(path, page(grouped(read_runs(names), baseline)))
     return path
 

@@ -12,7 +12,6 @@ from lt_jax import workdir
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.summaries import Scores, headline, row_name
-from lt_jax.tuning_report import TUNING
 
 TABLE = "table.csv"
 
@@ -103,17 +102,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _from_folder(path: Path) -> Finished:
-    summary = workdir.finished_summary(path)
-    if summary is None and (path / TUNING).exists():
-        raise InputError(
-            f"the run in {path} compared values on validation and has no test scores; expected a"
-            " run that was tested"
-        )
-    if summary is None:
-        raise InputError(
-            f"the run in {path} has not finished; start it again to go on, or leave it out"
-        )
-    return _checked(path, path / workdir.SUMMARY, summary)
+    return _checked(path, path / workdir.SUMMARY, workdir.required_summary(path))
 
 
 def _from_file(path: Path) -> Finished:

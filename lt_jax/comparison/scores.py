@@ -15,16 +15,7 @@ from lt_jax.comparison.significance import ALPHA, Paired, holm, p_text, paired_t
 from lt_jax.comparison.svg import panel
 from lt_jax.pictures import draw_knob
 from lt_jax.report import difference_text, table_rows
-from lt_jax.summaries import (
-    Scores,
-    columns,
-    compared,
-    first_row,
-    headline,
-    label,
-    undivided,
-    with_deviation,
-)
+from lt_jax.summaries import BEFORE, Scores, columns, compared, headline, label, score_text
 
 
 def score_parts(group: Group) -> list[Part]:
@@ -68,7 +59,7 @@ def _differences(group: Group) -> Table:
     names = _in_all(group, compared(group.baseline.summary))
     rows = [row for name in names for row in difference_rows(compare(group, name), name)]
     count = len(group.runs) - 1
-    corrected = f", corrected by Holm for {count} runs," if count > 1 else ""
+    corrected = ", corrected by Holm for the runs tested," if count > 1 else ""
     caption = (
         f"Differences to {group.baseline.name} in points, paired over the seeds that both have,"
         " with 95 % t intervals and p values of the two-sided paired t test. * marks those whose p"
@@ -116,9 +107,7 @@ def second_stage_parts(group: Group) -> list[Part]:
     """What second stages and divisions bring, and how knobs were chosen."""
     score, rows = headline(group.baseline.summary), []
     for run in group.runs:
-        befores = {"its stage 1": first_row} if "stage1" in run.summary else {}
-        befores |= {"undivided": undivided} if "division" in run.summary else {}
-        for name, before_of in befores.items():
+        for name, before_of in (named for key, named in BEFORE.items() if key in run.summary):
             before = before_of(run.summary)
             cells = [score_text(s, score) for s in (before, run.summary)]
             rows.append([run.name, name, *cells, difference_text(run.summary, before, score)])
@@ -143,9 +132,3 @@ def _drawing_knob(name: str, knob: Scores) -> Callable[[Any], None]:
         axes.set_title(f"{name}: choice of {knob['name']}", parse_math=False)
 
     return draw
-
-
-def score_text(summary: Scores, score: str) -> str:
-    """A score of a run in %, with its deviation over seeds."""
-    test = summary["test"]["last"]
-    return with_deviation(test["mean"][score], test["std"][score])

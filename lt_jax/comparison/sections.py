@@ -11,9 +11,9 @@ from lt_jax.comparison import curves, figures
 from lt_jax.comparison.differing import ABSENT, facts_of, fields_of, separated
 from lt_jax.comparison.parts import Figure, Folded, Note, Part, Section, Table, Text
 from lt_jax.comparison.runs import Group
-from lt_jax.comparison.scores import score_parts, score_text, second_stage_parts
+from lt_jax.comparison.scores import score_parts, second_stage_parts
 from lt_jax.dividing_report import part_rows
-from lt_jax.summaries import with_deviation
+from lt_jax.summaries import score_text, with_deviation
 
 MOST_CLASSES = 1000  # of a table
 

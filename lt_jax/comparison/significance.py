@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lt_jax.summaries import Scores, headline, paired_difference
+from lt_jax.summaries import EQUAL, Scores, headline, paired_interval, with_interval
 
 ALPHA = 0.05
 SMALLEST = 0.001  # p values below are written as such
-EQUAL = 1e-12  # spread of differences that only rounding makes
 
 
 class Paired(NamedTuple):
@@ -49,17 +48,17 @@ def paired_test(a: Scores, b: Scores, score: str = "") -> Paired:
     Raises:
       ValueError: if training images differ.
     """
+    if a["data"]["index_hash"] != b["data"]["index_hash"]:
+        raise ValueError("only runs with the same training images can be paired")
     common = [seed for seed in a["seeds"] if seed in b["seeds"]]
     if len(common) < 2:
         found = f"{len(common) or 'no'} common seed{'' if common else 's'}"
         return Paired(len(common), reason=f"{found}: no comparison")
-    one, other = (_with_seeds(summary, common) for summary in (a, b))
-    name = score or headline(a)
-    values = [[r.get(name) for r in s["test"]["last"]["replicas"]] for s in (one, other)]
-    if any(None in of_run for of_run in values):
+    one, other = (_values(summary, common, score or headline(a)) for summary in (a, b))
+    if None in one or None in other:
         return Paired(len(common), reason="not scored in both")
-    d = paired_difference(one, other, name)
-    if np.ptp(np.subtract(values[0], values[1])) < EQUAL:
+    d = paired_interval(one, other)
+    if np.ptp(np.subtract(one, other)) < EQUAL:
         return Paired(len(common), d["mean"], reason="the same for all seeds: no test")
     from scipy import stats
 
@@ -68,11 +67,10 @@ def paired_test(a: Scores, b: Scores, score: str = "") -> Paired:
     return Paired(len(common), d["mean"], d["low"], d["high"], p)
 
 
-def _with_seeds(summary: Scores, seeds: Sequence[int]) -> dict[str, Any]:
-    """A summary as far as `paired_difference` reads it, of some of its seeds."""
-    test = summary["test"]["last"]["replicas"]
-    chosen = [test[summary["seeds"].index(seed)] for seed in seeds]
-    return {**summary, "seeds": list(seeds), "test": {"last": {"replicas": chosen}}}
+def _values(summary: Scores, seeds: Sequence[int], score: str) -> list[Any]:
+    """A test score of some of the seeds."""
+    replicas = summary["test"]["last"]["replicas"]
+    return [replicas[summary["seeds"].index(seed)].get(score) for seed in seeds]
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -127,5 +125,4 @@ def paired_text(paired: Paired) -> str:
     if paired.mean is None or paired.low is None or paired.high is None:
         shown = [] if paired.mean is None else [f"{100 * paired.mean:+.1f}"]
         return "; ".join([*shown, *([paired.reason] if paired.reason else [])])
-    low, high = 100 * paired.low, 100 * paired.high
-    return f"{100 * paired.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return with_interval(paired.mean, paired.low, paired.high)
