@@ -23,6 +23,7 @@ REQUIRED = [
     "rich>=14,<16",  # progress bar and tables in the terminal
     "matplotlib>=3.10,<4",  # the picture of every run
     "Jinja2>=3.1,<4",  # the page that compares runs
+    "MarkupSafe>=2.1,<4",  # text of that page that is HTML already
 ]
 EXTRAS = {
     "tfds": [
