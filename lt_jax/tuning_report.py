@@ -62,7 +62,8 @@ def summarize_tuning(
     columns = [name for name in run.scoring.columns if scores[0].get(name) is not None]
     found = {c: np.array([s[c] for s in scores]).reshape(-1, len(seeds)) for c in columns}
     headline = found[run.scoring.headline]
-    chosen = int(np.argmax(headline.mean(axis=1)))
+    means = headline.mean(axis=1)
+    chosen = int(np.argmax(means > means.max() - EQUAL))  # the first, whatever rounding says
     values = grid.points[chosen]
     return {
         "name": config["name"],
@@ -92,7 +93,8 @@ def _difference(values: np.ndarray, best: np.ndarray) -> dict[str, float | None]
     """Mean difference to the chosen point, paired over seeds; its interval if it has any width."""
     d = paired_interval(values, best)
     wide = np.ptp(values - best) > EQUAL
-    return {"mean": d["mean"], **{end: d[end] if wide else None for end in ("low", "high")}}
+    mean = 0.0 if abs(d["mean"]) < EQUAL else d["mean"]
+    return {"mean": mean, **{end: d[end] if wide else None for end in ("low", "high")}}
 
 
 def write_tuning(found: Found, folder: Path) -> None:

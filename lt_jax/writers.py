@@ -252,4 +252,5 @@ class ProgressBar:
                 f"{self._name}: step {step}/{self._total}  loss {loss:.4f}"
                 f"  {rate:,.0f} {self._unit}/s  {seconds_left:,.0f} s left",
                 highlight=False,
+                soft_wrap=True,  # a log file has no width
             )

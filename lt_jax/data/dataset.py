@@ -183,7 +183,10 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         split_seed=int(options["split_seed"]),
         imbalance=0.0 if parts.kind in ("explicit", "unchanged") else float(options["imbalance"]),
         kind=parts.kind,
-        notes=label_notes(labels, source.test_labels, source.class_names),
+        notes=(
+            *_tail_notes(source, parts, options["imbalance"]),
+            *label_notes(labels, source.test_labels, source.class_names),
+        ),
     )
 
 
@@ -196,6 +199,20 @@ class _Parts(NamedTuple):
     validation_labels: Labels
     kind: str
     hash: str
+
+
+def _tail_notes(source: Source, parts: _Parts, imbalance: float) -> tuple[str, ...]:
+    """That images of one's own are left out by a default, which one may not know of."""
+    left = len(source.train_labels) - len(parts.train_labels)
+    if source.validation_labels is None:
+        left -= len(parts.validation_labels)
+    own = source.name.partition(":")[0] in ("arrays", "folder")
+    if not (left and own) or parts.kind in ("explicit", "unchanged"):
+        return ()
+    return (
+        f"{left} images of {source.name} are left out, as the set is made long-tailed"
+        f" (config.data.imbalance {imbalance:g}); 0 takes it as it is.",
+    )
 
 
 def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:

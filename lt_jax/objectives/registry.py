@@ -14,6 +14,7 @@ a combination a name, add a line to `METHODS`. The registry-wide tests then cove
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -98,7 +99,9 @@ METHODS: dict[str, Method] = {
 
 def _lookup(table: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in table:
-        raise InputError(f"{what} is {name!r}; expected one of {', '.join(sorted(table))}")
+        close = difflib.get_close_matches(name, list(table), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise InputError(f"{what} is {name!r}; expected one of {', '.join(sorted(table))}{hint}")
     return table[name]
 
 
