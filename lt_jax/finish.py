@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,27 @@ def carry_out(run: Run, extra: Mapping[str, Any] | None = None) -> dict[str, Any
       NonFiniteError: if the loss or the weights stop being finite.
       StorageError: if something cannot be saved; the same call goes on from what was saved before.
     """
+    return go_through(run, lambda loop: finish(run, loop.states, loop.seconds, extra))
+
+
+def go_through(run: Run, conclude: Callable[[Loop], dict[str, Any]]) -> dict[str, Any] | None:
+    """Trains what was prepared, and concludes it before its files are closed.
+
+    Args:
+      run: as for `carry_out`.
+      conclude: called with the loop after the last step.
+
+    Returns:
+      What `conclude` does; None if a signal stopped the run.
+
+    Raises:
+      NonFiniteError: as `carry_out`.
+      StorageError: as `carry_out`.
+    """
     with Stop() as stop:
         loop = Loop(run, stop)
         try:
-            finished = loop.go()
-            return finish(run, loop.states, loop.seconds, extra) if finished else None
+            return conclude(loop) if loop.go() else None
         finally:
             loop.close()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -21,13 +21,12 @@ from lt_jax.configuration import check_config, first_stage, plain
 from lt_jax.data import Dataset, load_dataset
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
-from lt_jax.finish import scores_of
+from lt_jax.finish import go_through, scores_of
 from lt_jax.loop import Loop, Run, evaluate
 from lt_jax.objectives import alternatives
 from lt_jax.prepare import prepare
 from lt_jax.retrain import check_second_stage, prepare_classifier, start_second_stage
 from lt_jax.settings import Grid, candidates_of
-from lt_jax.stopping import Stop
 from lt_jax.train import train
 from lt_jax.tuning_report import point_name, summarize_tuning, write_tuning
 from lt_jax.writers import say
@@ -70,20 +69,51 @@ def tune(
         found = tune(config, ["objective.transforms.class_balanced.beta=0.9,0.99,0.999"], "runs/b")
         found["chosen"]
     """
-    path, grid = folder_of(folder), _grid(config, over)
+    return _carry_out(_plan(config, over, folder_of(folder), dataset))
+
+
+class _Plan(NamedTuple):
+    """A tuning that has been checked; without data if it has finished already."""
+
+    config: ConfigDict
+    grid: Grid
+    path: Path
+    dataset: Dataset | None
+
+
+def _plan(
+    config: ConfigDict, over: Sequence[str], path: Path, dataset: Dataset | None = None
+) -> _Plan:
+    """Checks a tuning; writes nothing."""
+    grid = _grid(config, over)
     workdir.check_config_matches(_noted(config, grid), path)
     if (path / workdir.TUNING).exists():
-        say(f"the tuning in {path} has finished already; nothing was changed.")
-        return workdir.finished_summary(path, workdir.TUNING)
+        return _Plan(config, grid, path, None)
     dataset = load_dataset(config["data"]) if dataset is None else dataset
     _check(grid, dataset)
+    return _Plan(config, grid, path, dataset)
+
+
+def _carry_out(plan: _Plan) -> dict[str, Any] | None:
+    """Trains all values and seeds, and writes what validation says of them."""
+    config, grid, path, dataset = plan
+    if dataset is None:
+        say(f"the tuning in {path} has finished already; nothing was changed.")
+        return workdir.finished_summary(path, workdir.TUNING)
     prepare_run = _second_stage if grid.second_stage else _first_stage
     run = prepare_run(config, grid, path, dataset)
     if run is None:
         return None
     names = [f" with {point_name(grid.fields, point)}" for point in grid.points]
-    variants = tuple(name for name in names for _ in range(config.replicas))
-    return _carry_out(run._replace(variants=variants), config, grid)
+    run = run._replace(variants=tuple(n for n in names for _ in range(config.replicas)))
+
+    def conclude(loop: Loop) -> dict[str, Any]:
+        scores = scores_of(run.scoring, evaluate(run, loop.states, "validation"))
+        found = summarize_tuning(config, grid, run, scores, loop.seconds)
+        write_tuning(found, path)
+        return found
+
+    return go_through(run, conclude)
 
 
 def _grid(config: ConfigDict, over: Sequence[str]) -> Grid:
@@ -143,22 +173,6 @@ def _second_stage(config: ConfigDict, grid: Grid, path: Path, dataset: Dataset) 
     return run
 
 
-def _carry_out(run: Run, config: ConfigDict, grid: Grid) -> dict[str, Any] | None:
-    """Trains all values and seeds, and writes what validation says of them."""
-    with Stop() as stop:
-        loop = Loop(run, stop)
-        try:
-            if not loop.go():
-                return None
-            scores = scores_of(run.scoring, evaluate(run, loop.states, "validation"))
-            seconds = loop.seconds
-        finally:
-            loop.close()
-    found = summarize_tuning(config, grid, run, scores, seconds)
-    write_tuning(found, run.folder)
-    return found
-
-
 def tune_rows(configs: Mapping[str, ConfigDict], over: Sequence[str], folder: Path) -> None:
     """`tune` for each row of a table, in a folder of its own.
 
@@ -170,18 +184,15 @@ def tune_rows(configs: Mapping[str, ConfigDict], over: Sequence[str], folder: Pa
     Raises:
       InputError: as `tune`, naming the row, before the first is trained.
     """
-    rows: list[tuple[str, ConfigDict, Dataset]] = []
+    plans: list[_Plan] = []
     for name, config in configs.items():
-        same = rows and plain(rows[-1][1])["data"] == plain(config)["data"]
-        dataset = rows[-1][2] if same else load_dataset(config["data"])
-        rows.append((name, config, dataset))
+        same = plans and plain(plans[-1].config)["data"] == plain(config)["data"]
+        dataset = plans[-1].dataset if same else None
         try:
-            grid = _grid(config, over)
-            _check(grid, dataset)
+            plans.append(_plan(config, over, folder / name, dataset))
         except InputError as error:
             raise InputError(f"row {name!r}: {error}") from error
-        workdir.check_config_matches(_noted(config, grid), folder / name)
-    for name, config, dataset in rows:
+    for name, plan in zip(configs, plans, strict=True):
         say(f"tuning {name}")
-        if tune(config, over, folder / name, dataset=dataset) is None:
+        if _carry_out(plan) is None:
             return

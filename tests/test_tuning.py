@@ -24,9 +24,11 @@ GAMMA = "objective.transforms.focal.gamma"
 COUNTS = [50, 10, 3]
 
 
-@pytest.fixture(autouse=True)
-def _pixel_net(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "pixels", PixelNet)
+@pytest.fixture(scope="module", autouse=True)
+def _pixel_net():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "pixels", PixelNet)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,27 +107,18 @@ def test_alternatives_that_no_program_can_hold_are_refused():
 def tuned(dataset, tmp_path_factory):
     """Two values and two seeds, and what was found."""
     folder = tmp_path_factory.mktemp("tuned")
-    models.MODELS["pixels"] = PixelNet
-    try:
-        found = tune(tiny("focal", replicas=2), [f"{GAMMA}=0,2"], folder, dataset=dataset)
-    finally:
-        del models.MODELS["pixels"]
-    return folder, found
+    return folder, tune(tiny("focal", replicas=2), [f"{GAMMA}=0,2"], folder, dataset=dataset)
 
 
 @pytest.fixture(scope="module")
 def alone(dataset, tmp_path_factory):
     """The same by ordinary runs: validation scores after the last step, by value."""
     scores = {}
-    models.MODELS["pixels"] = PixelNet
-    try:
-        for gamma in (0, 2):
-            config = tiny("focal", replicas=2)
-            override(config, [f"{GAMMA}={gamma}"])
-            summary = train(config, tmp_path_factory.mktemp("alone"), dataset=dataset)
-            scores[gamma] = summary["test"]["last"]["validation_balanced_accuracy"]
-    finally:
-        del models.MODELS["pixels"]
+    for gamma in (0, 2):
+        config = tiny("focal", replicas=2)
+        override(config, [f"{GAMMA}={gamma}"])
+        summary = train(config, tmp_path_factory.mktemp("alone"), dataset=dataset)
+        scores[gamma] = summary["test"]["last"]["validation_balanced_accuracy"]
     return scores
 
 
