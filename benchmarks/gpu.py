@@ -49,7 +49,7 @@ CONCURRENT = (
 
 def ours(network="resnet32", dtype="bfloat16", steps=20, seeds=1, mode="sequential", **rest):
     """A row of lt_jax."""
-    rest = {"xla": None, "grouped": False, **rest}  # None: as the library has it
+    rest = {"xla": None, "grouped": False, "fused": False, **rest}  # None: as the library has it
     fields = {"network": network, "dtype": dtype, "steps": steps, "seeds": seeds, "mode": mode}
     return {"script": "gpu_jax.py", "batch": BATCH[network], **fields, **rest}
 
@@ -63,6 +63,13 @@ def theirs(mode, network="resnet32"):
 ROWS = {
     "lt_jax": ours(),
     **{f"lt_jax, {name}": ours(xla=options) for name, options in XLA.items()},
+    "lt_jax, fused": ours(fused=True),
+    "lt_jax, fused, batches of 64": ours(fused=True, batch=64),
+    "lt_jax, batches of 64": ours(batch=64),
+    **{
+        f"lt_jax, fused, {r} seeds by vmap": ours(seeds=r, mode="vmap", fused=True)
+        for r in (2, 4, 8, 16)
+    },
     "lt_jax, float32": ours(dtype="float32"),
     **{f"lt_jax, {k} steps a call": ours(steps=k) for k in (1, 5, 80)},
     "lt_jax, 4 seeds in turn": ours(seeds=4),
@@ -80,7 +87,13 @@ ROWS = {
     "resnet50 pytorch, compile": theirs("compile", "resnet50"),
     "resnet50 pytorch, one graph a step": theirs("compile, one graph a step", "resnet50"),
 }
-PROFILED = ("lt_jax", "lt_jax, no graphs", "lt_jax, 4 seeds by vmap", "resnet50 lt_jax")
+PROFILED = (
+    "lt_jax",
+    "lt_jax, fused",
+    "lt_jax, no graphs",
+    "lt_jax, 4 seeds by vmap",
+    "resnet50 lt_jax",
+)
 
 
 class Worker:
@@ -188,8 +201,8 @@ def gcl():
     command = [
         sys.executable, "launch/train.py", "--config=configs/cifar_lt.py:cifar10,100,gcl",
         f"--config.data.source=arrays:{Path(DATA.value).absolute()}", "--config.data.imbalance=0",
-        "--config.model.dtype=bfloat16", "--config.train.checkpoint_every_epochs=100",
-        "--config.train.steps_per_call=100", "--config.train.log_every_steps=1000",
+        "--config.model.dtype=bfloat16", "--config.model.fused=True",
+        "--config.train.checkpoint_every_epochs=100", "--config.train.steps_per_call=193", "--config.train.log_every_steps=1000",
         "--config.train.tensorboard=False", f"--workdir={folder}",
     ]  # fmt: skip
     start = time.monotonic()

@@ -38,7 +38,7 @@ class Row:
             conv.conv2d = grouped
         config = base_config()
         network, batch, steps, seeds = (row[k] for k in ("network", "batch", "steps", "seeds"))
-        config.model.update(name=network, dtype=row["dtype"])
+        config.model.update(name=network, dtype=row["dtype"], fused=row["fused"])
         config.augment.update(crop_padding=4 if network == "resnet32" else 0, flip=True)
         config.train.update(batch_size=batch, steps_per_call=steps, num_devices=1, epochs=1000)
         config.update(replicas=seeds, replica_mode=row["mode"])

@@ -57,10 +57,36 @@ def make_model(config: Config, dataset: Dataset, objective: Objective) -> Networ
             head=head,
             head_bias=bias,
             dtype=jnp.dtype(model["dtype"]),
+            fused=model["fused"],
             rngs=rngs,
         )
 
     return make_network(build)
+
+
+def check_fused(config: Config, mesh: jax.sharding.Mesh) -> None:
+    """Refuses fused kernels where they do not run.
+
+    Args:
+      config: of the run.
+      mesh: devices that share each batch.
+
+    Raises:
+      InputError: without a GPU, with several devices, or with another dtype than bfloat16.
+    """
+    if not config["model"]["fused"]:
+        return
+    dtype, backend = config["model"]["dtype"], jax.default_backend()
+    if dtype != "bfloat16":
+        raise InputError(
+            f"config.model.fused is True and dtype {dtype!r}; expected 'bfloat16', in which the"
+            " fused kernels compute"
+        )
+    if backend != "gpu" or mesh.size > 1:
+        raise InputError(
+            f"config.model.fused is True on {mesh.size} device(s) of {backend!r}; expected one GPU:"
+            " set config.train.num_devices to 1, or fused to False"
+        )
 
 
 def _prior_bias(dataset: Dataset) -> float:

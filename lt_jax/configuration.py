@@ -59,6 +59,7 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
                 "head": "auto",
                 "sigmoid_prior": True,
                 "dtype": "float32",
+                "fused": False,
                 "pretrained": "",
             },
             "metrics": {"threshold": 0.5, "groups": "thirds"},

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from lt_jax import augment, sharding
-from lt_jax.build import initial_weights, make_model, make_objective
+from lt_jax.build import check_fused, initial_weights, make_model, make_objective
 from lt_jax.data import Dataset, StreamedImages, load_dataset, make_order
 from lt_jax.errors import InputError
 from lt_jax.feeding import is_streamed
@@ -49,6 +49,7 @@ def prepare(
     options = config["train"]
     mesh = sharding.make_mesh(options["num_devices"])
     sharding.check_batch_size("config.train.batch_size", options["batch_size"], mesh)
+    check_fused(config, mesh)
     dataset = load_dataset(config["data"]) if dataset is None else dataset
     check_fits("config.train.batch_size", options["batch_size"], dataset)
     check_augmentation("config.augment", config["augment"], dataset)

@@ -22,7 +22,7 @@ from lt_jax.models.conv import CPU_COMPILER_OPTIONS, GPU_COMPILER_OPTIONS
 from lt_jax.objectives import Objective
 from lt_jax.sharding import replicated, split_largest, to_devices
 from lt_jax.state import TrainState, offer_best
-from lt_jax.steps import EvalStep, Split, TrainStep, several
+from lt_jax.steps import EvalStep, Split, TrainStep, one_row, several
 
 Array = jax.Array
 States = Any  # one stacked state, or a tuple of states
@@ -144,7 +144,7 @@ def make_replicas(
         # Not compiled: the generator unrolled for every weight takes XLA longer than it runs.
         return tuple(init(key, r) for r, key in enumerate(keys))
 
-    step = _one_row(train_step) if per_call == 1 else several(train_step)
+    step = one_row(train_step) if per_call == 1 else several(train_step)
     programs = _Programs(
         init=start,
         # Orders are light: always drawn for all replicas at once.
@@ -180,16 +180,6 @@ def _laid_out(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
             lambda leaf: jax.lax.with_sharding_constraint(leaf, _where(mesh, leaf)),
             function(*arguments),
         )
-
-    return run
-
-
-def _one_row(train_step: TrainStep) -> TrainStep:
-    """The step over a single row of indices ``[1, B]``, without a loop around it."""
-
-    def run(state: TrainState, key: Array, split: Split, rows: Array) -> tuple[TrainState, Array]:
-        state, loss = train_step(state, key, split, rows[0])
-        return state, loss[None]
 
     return run
 

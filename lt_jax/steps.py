@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -40,8 +42,46 @@ class Split(NamedTuple):
 
 # Of the fields `augment`: made while images are read, and after they have been normalised.
 NOT_ON_PIXELS = ("random_resized_crop", "mixup_alpha")
-TrainStep = Callable[[TrainState, Array, Split, Array], tuple[TrainState, Array]]
+Steps = Callable[[TrainState, Array, Split, Array], tuple[TrainState, Array]]
 EvalStep = Callable[[Any, Any, Split, Array, Array], Any]
+
+
+class Batch(NamedTuple):
+    """What an update takes.
+
+    Attributes:
+      images: as the network takes them, ``[B, ...]``.
+      labels: ``[B]`` or ``[B, C]``; of mixed images those of their partners after them.
+      lam: weight of the images' own labels if they are mixed, else None.
+    """
+
+    images: Array
+    labels: Array
+    lam: Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """One update, in two parts: what needs the weights, and what does not.
+
+    Attributes:
+      draw: ``(number of the step, key, split, indices) -> Batch``, indices as for `shared`.
+      update: ``(state, key, batch) -> (state, loss)``.
+    """
+
+    draw: Callable[[Array, Array, Split, Array], Batch]
+    update: Callable[[TrainState, Array, Batch], tuple[TrainState, Array]]
+
+    def __call__(
+        self, state: TrainState, key: Array, split: Split, indices: Array
+    ) -> tuple[TrainState, Array]:
+        """``(state, key, split, indices) -> (state, loss)``."""
+        return self.update(state, key, self.draw(state.step, key, split, indices))
+
+
+# Batches of a call are drawn at once if they take no more than this: a step on small images has a
+# third fewer kernels then.
+_BYTES_AT_ONCE = 1 << 28
 
 
 def _loss(
@@ -111,8 +151,8 @@ def make_train_step(
       mesh: devices that share the batch.
 
     Returns:
-      ``(state, key, split, indices) -> (state, loss)``, indices as for `shared`. What is random
-      depends on the key and on ``state.step`` alone, so that a resumed run needs no other memory.
+      A `TrainStep`. What is random depends on the key and on the number of the step alone, so that
+      a resumed run needs no other memory.
     """
     geometric = {k: v for k, v in augmentation.items() if k not in NOT_ON_PIXELS}
     alpha = augmentation["mixup_alpha"]
@@ -125,10 +165,11 @@ def make_train_step(
         changed = augment.augment(key, chosen, cutout_fill=fill, **geometric)
         return augment.normalize(changed, split.mean, split.std)
 
-    def step(
-        state: TrainState, key: Array, split: Split, indices: Array
-    ) -> tuple[TrainState, Array]:
-        keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    def keys_of(step: Array, key: Array) -> Array:
+        return jax.random.split(jax.random.fold_in(key, step), 3)
+
+    def draw(step: Array, key: Array, split: Split, indices: Array) -> Batch:
+        keys = keys_of(step, key)
         indices = shared(indices, mesh)
         labels = split.labels[indices]
         images = inputs(keys[0], split, indices)
@@ -136,10 +177,15 @@ def make_train_step(
         if alpha:
             images, order, lam = augment.mixup(keys[1], images, alpha)
             labels = jnp.concatenate([labels, labels[order]])
+        return Batch(images, labels, lam)
+
+    def update(state: TrainState, key: Array, batch: Batch) -> tuple[TrainState, Array]:
+        images, labels, lam = batch
+        loss_key = keys_of(state.step, key)[2]
 
         def loss_of(params: Any) -> tuple[Array, tuple[Any, Any]]:
             logits, stats = network.apply(params, state.stats, images, True)
-            loss, memory = _loss(objective, state, keys[2], logits, labels, lam)
+            loss, memory = _loss(objective, state, loss_key, logits, labels, lam)
             return loss, (stats, memory)
 
         (loss, (stats, memory)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -153,14 +199,28 @@ def make_train_step(
         )
         return new_state, loss
 
-    return step
+    return TrainStep(draw, update)
 
 
-def several(step: TrainStep) -> TrainStep:
+def several(step: TrainStep) -> Steps:
     """The step over rows of indices ``[K, B]`` in one program, losses ``[K]``."""
 
     def run(state: TrainState, key: Array, split: Split, rows: Array) -> tuple[TrainState, Array]:
-        return jax.lax.scan(lambda s, row: step(s, key, split, row), state, rows)
+        if rows.size * math.prod(split.images.shape[1:]) * 4 > _BYTES_AT_ONCE:
+            return jax.lax.scan(lambda s, row: step(s, key, split, row), state, rows)
+        numbers = state.step + jnp.arange(len(rows))
+        batches = jax.vmap(step.draw, in_axes=(0, None, None, 0))(numbers, key, split, rows)
+        return jax.lax.scan(lambda s, batch: step.update(s, key, batch), state, batches)
+
+    return run
+
+
+def one_row(step: TrainStep) -> Steps:
+    """The step over a single row of indices ``[1, B]``, without a loop around it."""
+
+    def run(state: TrainState, key: Array, split: Split, rows: Array) -> tuple[TrainState, Array]:
+        state, loss = step(state, key, split, rows[0])
+        return state, loss[None]
 
     return run
 

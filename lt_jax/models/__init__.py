@@ -129,6 +129,7 @@ def create_model(
     head: str = "linear",
     head_bias: float = 0.0,
     dtype: DTypeLike = jnp.float32,
+    fused: bool = False,
     rngs: nnx.Rngs,
 ) -> Any:
     """A network of ``MODELS`` with fresh weights.
@@ -145,6 +146,8 @@ def create_model(
       head_bias: initial value of the linear head's biases; see ``sigmoid_prior_bias``.
       dtype: compute dtype of convolutions and blocks, ``jnp.bfloat16`` on accelerators; parameters,
         batch statistics, features and logits are float32 regardless.
+      fused: whether "resnet20" to "resnet110" train in kernels made for them on one GPU, see
+        `ResNetCIFAR`.
       rngs: source of the initial weights (stream ``params``).
 
     Returns:
@@ -165,7 +168,12 @@ def create_model(
         raise InputError(f"num_classes={num_classes!r}: expected at least 2.")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(f"dtype={dtype!r}: expected a floating dtype such as jnp.bfloat16.")
+    if fused and _network(name) is not ResNetCIFAR:
+        raise InputError(
+            f"fused=True: model {name!r} has no fused kernels, expected a CIFAR ResNet."
+        )
     width = _network(name).num_features or image_shape[-1]  # None: that of the inputs
     classifier = _create_head(head, width, num_classes, head_bias, rngs)
     inputs = image_shape if _patch_size(name) else image_shape[-1]
-    return MODELS[name](inputs, head=classifier, dtype=dtype, rngs=rngs)
+    options = {"fused": True} if fused else {}
+    return MODELS[name](inputs, head=classifier, dtype=dtype, rngs=rngs, **options)

@@ -24,8 +24,8 @@ CPU_COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_
 _IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,CONVOLUTION"
 GPU_COMPILER_OPTIONS = {"xla_gpu_enable_command_buffer": _IN_GRAPHS}
 
-_MOMENTUM = 0.9
-_EPSILON = 1e-5
+MOMENTUM = 0.9
+EPSILON = 1e-5
 
 
 def relu(x: jax.Array) -> jax.Array:
@@ -77,7 +77,7 @@ def _normalise_forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple
     wide, axes = _at_least_float32(x), tuple(range(x.ndim - 1))
     mean = jnp.mean(wide, axes)
     var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0.0)
-    inverse = lax.rsqrt(var + _EPSILON)
+    inverse = lax.rsqrt(var + EPSILON)
     slope = inverse * scale
     y = wide * slope + (bias - mean * slope)
     return (y.astype(x.dtype), mean, var), (x, mean, inverse, scale)
@@ -152,9 +152,9 @@ class ConvBatchNorm(nnx.Module):
         hidden = conv2d(images.astype(self.dtype), kernel, stride=self.stride, groups=self.groups)
         scale, bias = self.scale[...], self.bias[...]
         if not train:
-            slope = lax.rsqrt(self.var[...] + _EPSILON) * scale
+            slope = lax.rsqrt(self.var[...] + EPSILON) * scale
             return (hidden * slope + (bias - self.mean[...] * slope)).astype(self.dtype)
         hidden, mean, var = batch_normalise(hidden, scale, bias)
-        self.mean[...] = _MOMENTUM * self.mean[...] + (1 - _MOMENTUM) * mean
-        self.var[...] = _MOMENTUM * self.var[...] + (1 - _MOMENTUM) * var
+        self.mean[...] = MOMENTUM * self.mean[...] + (1 - MOMENTUM) * mean
+        self.var[...] = MOMENTUM * self.var[...] + (1 - MOMENTUM) * var
         return hidden

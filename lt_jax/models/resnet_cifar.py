@@ -61,6 +61,9 @@ class ResNetCIFAR(nnx.Module):
       num_channels: channels of the images.
       head: a module from features ``[B, 64]`` to logits.
       dtype: compute dtype of the convolutions; parameters and statistics stay float32.
+      fused: whether training runs in kernels made for it on one NVIDIA GPU, see
+        `lt_jax.models.fused_resnet`: the same function, up to rounding. On a CPU they are only
+        simulated, for tests.
       rngs: source of the initial weights (stream ``params``).
 
     Returns:
@@ -72,9 +75,17 @@ class ResNetCIFAR(nnx.Module):
     num_features = _WIDTHS[-1]
 
     def __init__(
-        self, depth: int, num_channels: int, *, head: nnx.Module, dtype: DTypeLike, rngs: nnx.Rngs
+        self,
+        depth: int,
+        num_channels: int,
+        *,
+        head: nnx.Module,
+        dtype: DTypeLike,
+        fused: bool = False,
+        rngs: nnx.Rngs,
     ) -> None:
         """Draws the weights."""
+        self.fused, self.dtype = fused, dtype
         self.stem = ConvBatchNorm(num_channels, _WIDTHS[0], dtype=dtype, rngs=rngs)
         blocks, num_inputs = [], _WIDTHS[0]
         for stage, width in enumerate(_WIDTHS):
@@ -87,10 +98,31 @@ class ResNetCIFAR(nnx.Module):
 
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Features ``[B, 64]`` float32 of images ``[B, H, W, C]``."""
+        if train and self.fused:
+            return self._fused_features(images)
         hidden = relu(self.stem(images, train=train))
         for block in self.blocks:
             hidden = block(hidden, train=train)
         return jnp.mean(hidden, axis=(1, 2), dtype=jnp.float32)
+
+    def _fused_features(self, images: jax.Array) -> jax.Array:
+        """The same in training mode, in fused kernels."""
+        from lt_jax.models import fused_resnet  # as Pallas takes long to import
+
+        layers = [self.stem, *(layer for b in self.blocks for layer in (b.first, b.second))]
+        features, running = fused_resnet.train_features(
+            fused_resnet.Trunk(
+                strides=tuple(block.stride for block in self.blocks),
+                shortcut=shortcut,
+                interpret=jax.default_backend() == "cpu",
+            ),
+            images.astype(self.dtype),
+            [fused_resnet.Layer(x.kernel[...], x.scale[...], x.bias[...]) for x in layers],
+            [fused_resnet.Running(x.mean[...], x.var[...]) for x in layers],
+        )
+        for layer, (mean, var) in zip(layers, running, strict=True):
+            layer.mean[...], layer.var[...] = mean, var
+        return features
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Logits ``[B, C]`` float32 of images ``[B, H, W, C]``."""

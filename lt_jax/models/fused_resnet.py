@@ -1,0 +1,216 @@
+"""The training pass of a CIFAR ResNet in kernels of `lt_jax.models.fused_conv`.
+
+The same network as `ResNetCIFAR`'s own layers, up to rounding; gradients are written out here, so
+that each layer's are two kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lt_jax.models import fused_conv
+from lt_jax.models.conv import relu
+from lt_jax.models.convolution import conv2d
+from lt_jax.models.fused_conv import Conv, Norm
+
+Array = jax.Array
+Shortcut = Callable[..., Array]  # (images, stride=, num_channels=) -> images
+
+_NARROWEST = 16  # channels that the kernels take
+
+
+class Trunk(NamedTuple):
+    """What is known before anything runs.
+
+    Attributes:
+      strides: of the blocks' first convolutions.
+      shortcut: around a block.
+      interpret: whether to run on a CPU, for tests.
+    """
+
+    strides: tuple[int, ...]
+    shortcut: Shortcut
+    interpret: bool
+
+
+class Layer(NamedTuple):
+    """Weights of a convolution, float32 ``[3, 3, Ci, Co]``, and of batch norm ``[Co]``."""
+
+    kernel: Array
+    scale: Array
+    bias: Array
+
+
+class Running(NamedTuple):
+    """Running statistics of a layer, float32 ``[Co]``."""
+
+    mean: Array
+    var: Array
+
+
+class _Saved(NamedTuple):
+    """Of a layer, for its gradient: what went in, what came out, and `forward`'s coefficients."""
+
+    inputs: Array
+    outputs: Array
+    coefficients: Array
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def train_features(
+    trunk: Trunk, images: Array, layers: Sequence[Layer], running: Sequence[Running]
+) -> tuple[Array, list[Running]]:
+    """Features of a batch in training mode: a stem, blocks of two convolutions, the pixels' mean.
+
+    Args:
+      trunk: the network.
+      images: ``[B, H, W, C]`` with C at most 16, of the compute dtype.
+      layers: of the stem, then of each block's two convolutions.
+      running: statistics of each layer.
+
+    Returns:
+      Features float32 ``[B, Co]`` and the statistics after this batch, through which no gradient
+      flows.
+    """
+    return _forward(trunk, images, layers, running)[0]
+
+
+def _sizes(trunk: Trunk, images: Array, layers: Sequence[Layer]) -> list[Conv]:
+    """Of every convolution."""
+    batch, height, width, _ = images.shape
+    strides = [1, *(s for stride in trunk.strides for s in (stride, 1))]
+    sizes = []
+    for layer, stride in zip(layers, strides, strict=True):
+        channels = max(layer.kernel.shape[2], _NARROWEST), layer.kernel.shape[3]
+        sizes.append(Conv(batch, height, width, *channels, stride))
+        height, width = sizes[-1].out_height, sizes[-1].out_width
+    return sizes
+
+
+def _kernels(layers: Sequence[Layer], dtype: Any) -> list[Array]:
+    """``[9, Ci, Co]``; wide ones are cast here once, narrow ones by the kernels."""
+    kernels = []
+    for kernel, _, _ in layers:
+        missing = max(_NARROWEST - kernel.shape[2], 0)
+        padded = jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
+        flat = padded.reshape(9, *padded.shape[2:])
+        kernels.append(flat.astype(dtype) if flat.shape[1] >= 64 else flat)
+    return kernels
+
+
+def _images(flat: Array, conv: Conv) -> Array:
+    """Inputs of a convolution as images."""
+    return flat.reshape(conv.batch, conv.height, conv.width, flat.shape[-1])
+
+
+def _around(trunk: Trunk, conv: Conv) -> Callable[[Array], Array]:
+    """The shortcut around the block that begins with a convolution, of flat images."""
+
+    def around(flat: Array) -> Array:
+        images = _images(flat, conv)
+        passed = trunk.shortcut(images, stride=conv.stride, num_channels=conv.num_outputs)
+        return passed.reshape(-1, conv.num_outputs)
+
+    return around
+
+
+def _activated(outputs: Array, coefficients: Array, around: Array | None = None) -> Array:
+    """The relu of normalised outputs, and of a shortcut."""
+    normal = outputs.astype(jnp.float32) * coefficients[0] + coefficients[1]
+    total = normal if around is None else normal + around.astype(jnp.float32)
+    return relu(total).astype(outputs.dtype)
+
+
+def _forward(
+    trunk: Trunk, images: Array, layers: Sequence[Layer], running: Sequence[Running]
+) -> tuple[tuple[Array, list[Running]], tuple]:
+    """Results, and what the gradient needs."""
+    sizes = _sizes(trunk, images, layers)
+    kernels = _kernels(layers, images.dtype)
+    saved: list[_Saved] = []
+    new: list[Running] = []
+    turn = jnp.zeros((1,), jnp.int32)
+
+    def convolve(hidden: Array) -> tuple[Array, Array]:
+        nonlocal turn
+        i = len(saved)
+        norm = Norm(layers[i].scale, layers[i].bias, *running[i])
+        outputs, coefficients, *statistics, turn = fused_conv.forward(
+            hidden, kernels[i], norm, turn, conv=sizes[i], interpret=trunk.interpret
+        )
+        saved.append(_Saved(hidden, outputs, coefficients))
+        new.append(Running(*statistics))
+        return outputs, coefficients
+
+    missing = sizes[0].num_inputs - images.shape[-1]
+    pixels = jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, missing)))
+    hidden = _activated(*convolve(pixels.reshape(-1, sizes[0].num_inputs)))
+    for first in sizes[1::2]:
+        inner = _activated(*convolve(hidden))
+        hidden = _activated(*convolve(inner), _around(trunk, first)(hidden))
+    features = jnp.mean(hidden.reshape(len(images), -1, hidden.shape[-1]), 1, dtype=jnp.float32)
+    return (features, new), (saved, hidden, kernels, images, layers, running, turn)
+
+
+def _backward(trunk: Trunk, residuals: tuple, cotangents: tuple) -> tuple:
+    """Gradients of images and layers; the cotangents of the statistics are dropped."""
+    saved, hidden, kernels, images, layers, running, turn = residuals
+    sizes = _sizes(trunk, images, layers)
+    of_layers: list[Layer] = []  # from the last on
+
+    def of_outputs(i: int, grads: Array, norm: Array) -> Array:
+        outputs = saved[i].outputs.astype(jnp.float32)
+        return (norm[0] * grads.astype(jnp.float32) + norm[1] * outputs + norm[2]).astype(
+            grads.dtype
+        )
+
+    def keep(i: int, of_kernel: Array, norm: Array) -> None:
+        real = of_kernel[:, : layers[i].kernel.shape[2]].reshape(layers[i].kernel.shape)
+        of_layers.append(Layer(real, norm[3], norm[4]))
+
+    def back(i: int, grads: Array, norm: Array, *around: Array) -> tuple[Array, Array]:
+        nonlocal turn
+        before = (saved[i - 1].outputs, saved[i - 1].coefficients, *around)
+        grads, of_before, of_kernel, turn = fused_conv.gradients(
+            saved[i].inputs, of_outputs(i, grads, norm), kernels[i], before, turn,
+            conv=sizes[i], interpret=trunk.interpret,
+        )  # fmt: skip
+        keep(i, of_kernel, norm)
+        return grads, of_before
+
+    grads = _of_mean(hidden, cotangents[0])
+    norm = _norm_of(grads, saved[-1])
+    for i in range(len(sizes) - 2, 0, -2):
+        around = jax.linear_transpose(_around(trunk, sizes[i]), saved[i].inputs)(grads)
+        grads, norm = back(i, *back(i + 1, grads, norm), *around)
+    grads = of_outputs(0, grads, norm)
+    conv = {"conv": sizes[0], "interpret": trunk.interpret}
+    keep(0, fused_conv.kernel_gradient(saved[0].inputs, grads, **conv), norm)
+    stem = layers[0].kernel.astype(images.dtype)
+    _, of_images = jax.vjp(lambda pixels: conv2d(pixels, stem), images)  # dropped if not used
+    nothing = jax.tree.map(jnp.zeros_like, running)
+    shape = (*images.shape[:3], grads.shape[-1])
+    return *of_images(grads.reshape(shape)), of_layers[::-1], nothing
+
+
+def _of_mean(hidden: Array, of_features: Array) -> Array:
+    """Gradients of the last relu's argument, ``[pixels, C]``."""
+    count = hidden.shape[0] // len(of_features)
+    shape = (len(of_features), count, hidden.shape[-1])
+    grads = jnp.where(hidden.reshape(shape) > 0, of_features[:, None] / count, 0)
+    return grads.astype(hidden.dtype).reshape(hidden.shape)
+
+
+def _norm_of(grads: Array, saved: _Saved) -> Array:
+    """`backward_norm` of the last layer, whose gradients no kernel has summed."""
+    wide = grads.astype(jnp.float32)
+    sums = wide.sum(0), (wide * saved.outputs.astype(jnp.float32)).sum(0)
+    return jnp.stack(fused_conv.backward_norm(*sums, tuple(saved.coefficients), len(grads)))
+
+
+train_features.defvjp(_forward, _backward)
