@@ -202,8 +202,9 @@ def gcl():
         sys.executable, "launch/train.py", "--config=configs/cifar_lt.py:cifar10,100,gcl",
         f"--config.data.source=arrays:{Path(DATA.value).absolute()}", "--config.data.imbalance=0",
         "--config.model.dtype=bfloat16", "--config.model.fused=True",
-        "--config.train.checkpoint_every_epochs=100", "--config.train.steps_per_call=193", "--config.train.log_every_steps=1000",
-        "--config.train.tensorboard=False", f"--workdir={folder}",
+        "--config.train.checkpoint_every_epochs=100", "--config.train.steps_per_call=193",
+        "--config.train.log_every_steps=1000", "--config.train.tensorboard=False",
+        f"--workdir={folder}",
     ]  # fmt: skip
     start = time.monotonic()
     process = subprocess.Popen(command, cwd=HERE.parent)

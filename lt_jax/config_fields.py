@@ -84,7 +84,7 @@ MODEL = {
     "sigmoid_prior": "sigmoid losses: biases start at -log(C - 1), or at the log odds of the mean"
     " label",
     "dtype": "``bfloat16`` computes in it; weights, statistics and losses stay float32",
-    "fused": "``resnet20`` to ``resnet110`` in ``bfloat16`` on one GPU: whether steps run in kernels"
+    "fused": "of ``resnet20`` to ``resnet110``, in ``bfloat16`` on one GPU: steps run in kernels"
     " made for these networks; the same function, up to rounding",
     "pretrained": "``.safetensors`` or ``.npz`` of the weights of a ResNet, ResNeXt or Vision"
     " Transformer in torchvision's or timm's names; the head stays fresh",

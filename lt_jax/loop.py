@@ -101,6 +101,7 @@ class Loop:
         self.step, self.seconds = 0, 0.0
         self.pending: list[Any] = []  # losses [R] of each step since the last row
         self.unread: list[Any] = []  # losses [R, K] still on the device
+        self.ahead: tuple[int, Any] = (-1, None)  # an epoch, and its order on the device
         self._restore()
         self.metrics = MetricsFile(run.folder / workdir.METRICS, self.step)
         self.tensorboard = TensorBoard(
@@ -152,7 +153,7 @@ class Loop:
     def _epoch(self, epoch: int) -> None:
         """What is left of an epoch."""
         run = self.run
-        order = np.asarray(run.replicas.order(self.order_keys, epoch))
+        order = self._order(epoch)
         end = (epoch + 1) * run.steps_per_epoch
         place = Place(run.seeds, run.stage, epoch, self.step % run.steps_per_epoch)
         left = order[:, place.step :]
@@ -169,6 +170,20 @@ class Loop:
         if (epoch + 1) % self.options["checkpoint_every_epochs"] == 0 or last:
             self._save()
         self.started += time.monotonic() - paused  # rates are those of training alone
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Indices of an epoch.
+
+        Those of the next one are asked for before this one's steps are: a device works in the order
+        of asking, so that it would go idle after them.
+        """
+        run = self.run
+        known, order = self.ahead
+        if known != epoch:
+            order = run.replicas.order(self.order_keys, epoch)
+        if (epoch + 1) * run.steps_per_epoch < run.total_steps:
+            self.ahead = epoch + 1, run.replicas.order(self.order_keys, epoch + 1)
+        return np.asarray(order)
 
     def _advance(self, rest: Rest, end: int) -> None:
         """The next steps, as many as one program makes; an epoch ends with what is left.
@@ -191,7 +206,7 @@ class Loop:
     def _read(self) -> None:
         """Fetches the losses of the steps done and checks that they are finite."""
         first = self.step - sum(losses.shape[1] for losses in self.unread)
-        fetched = [np.asarray(column) for losses in self.unread for column in losses.T]
+        fetched = [column for losses in self.unread for column in np.asarray(losses).T]
         self.unread = []
         for i, losses in enumerate(fetched):
             if not np.isfinite(losses).all():

@@ -170,7 +170,7 @@ def create_model(
         raise InputError(f"dtype={dtype!r}: expected a floating dtype such as jnp.bfloat16.")
     if fused and _network(name) is not ResNetCIFAR:
         raise InputError(
-            f"fused=True: model {name!r} has no fused kernels, expected a CIFAR ResNet."
+            f"fused=True: model {name!r} has no fused kernels; only CIFAR ResNets have."
         )
     width = _network(name).num_features or image_shape[-1]  # None: that of the inputs
     classifier = _create_head(head, width, num_classes, head_bias, rngs)

@@ -62,7 +62,7 @@ class ResNetCIFAR(nnx.Module):
       head: a module from features ``[B, 64]`` to logits.
       dtype: compute dtype of the convolutions; parameters and statistics stay float32.
       fused: whether training runs in kernels made for it on one NVIDIA GPU, see
-        `lt_jax.models.fused_resnet`: the same function, up to rounding. On a CPU they are only
+        `lt_jax.models.fused`: the same function, up to rounding. On a CPU they are only
         simulated, for tests.
       rngs: source of the initial weights (stream ``params``).
 
@@ -107,18 +107,18 @@ class ResNetCIFAR(nnx.Module):
 
     def _fused_features(self, images: jax.Array) -> jax.Array:
         """The same in training mode, in fused kernels."""
-        from lt_jax.models import fused_resnet  # as Pallas takes long to import
+        from lt_jax.models.fused import trunk  # as Pallas takes long to import
 
         layers = [self.stem, *(layer for b in self.blocks for layer in (b.first, b.second))]
-        features, running = fused_resnet.train_features(
-            fused_resnet.Trunk(
+        features, running = trunk.train_features(
+            trunk.Trunk(
                 strides=tuple(block.stride for block in self.blocks),
                 shortcut=shortcut,
                 interpret=jax.default_backend() == "cpu",
             ),
             images.astype(self.dtype),
-            [fused_resnet.Layer(x.kernel[...], x.scale[...], x.bias[...]) for x in layers],
-            [fused_resnet.Running(x.mean[...], x.var[...]) for x in layers],
+            [trunk.Layer(x.kernel[...], x.scale[...], x.bias[...]) for x in layers],
+            [trunk.Running(x.mean[...], x.var[...]) for x in layers],
         )
         for layer, (mean, var) in zip(layers, running, strict=True):
             layer.mean[...], layer.var[...] = mean, var

@@ -1,4 +1,4 @@
-"""The training pass of a CIFAR ResNet in kernels of `lt_jax.models.fused_conv`.
+"""The training pass of a CIFAR ResNet in kernels of `convolutions`.
 
 The same network as `ResNetCIFAR`'s own layers, up to rounding; gradients are written out here, so
 that each layer's are two kernels.
@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lt_jax.models import fused_conv
 from lt_jax.models.conv import relu
 from lt_jax.models.convolution import conv2d
-from lt_jax.models.fused_conv import Conv, Norm
+from lt_jax.models.fused.convolutions import Norm, forward, gradients, kernel_gradient
+from lt_jax.models.fused.programs import backward_norm
+from lt_jax.models.fused.tiles import Conv
 
 Array = jax.Array
 Shortcut = Callable[..., Array]  # (images, stride=, num_channels=) -> images
@@ -140,7 +141,7 @@ def _forward(
         nonlocal turn
         i = len(saved)
         norm = Norm(layers[i].scale, layers[i].bias, *running[i])
-        outputs, coefficients, *statistics, turn = fused_conv.forward(
+        outputs, coefficients, *statistics, turn = forward(
             hidden, kernels[i], norm, turn, conv=sizes[i], interpret=trunk.interpret
         )
         saved.append(_Saved(hidden, outputs, coefficients))
@@ -176,7 +177,7 @@ def _backward(trunk: Trunk, residuals: tuple, cotangents: tuple) -> tuple:
     def back(i: int, grads: Array, norm: Array, *around: Array) -> tuple[Array, Array]:
         nonlocal turn
         before = (saved[i - 1].outputs, saved[i - 1].coefficients, *around)
-        grads, of_before, of_kernel, turn = fused_conv.gradients(
+        grads, of_before, of_kernel, turn = gradients(
             saved[i].inputs, of_outputs(i, grads, norm), kernels[i], before, turn,
             conv=sizes[i], interpret=trunk.interpret,
         )  # fmt: skip
@@ -189,8 +190,8 @@ def _backward(trunk: Trunk, residuals: tuple, cotangents: tuple) -> tuple:
         around = jax.linear_transpose(_around(trunk, sizes[i]), saved[i].inputs)(grads)
         grads, norm = back(i, *back(i + 1, grads, norm), *around)
     grads = of_outputs(0, grads, norm)
-    conv = {"conv": sizes[0], "interpret": trunk.interpret}
-    keep(0, fused_conv.kernel_gradient(saved[0].inputs, grads, **conv), norm)
+    of_kernel = kernel_gradient(saved[0].inputs, grads, conv=sizes[0], interpret=trunk.interpret)
+    keep(0, of_kernel, norm)
     stem = layers[0].kernel.astype(images.dtype)
     _, of_images = jax.vjp(lambda pixels: conv2d(pixels, stem), images)  # dropped if not used
     nothing = jax.tree.map(jnp.zeros_like, running)
@@ -210,7 +211,7 @@ def _norm_of(grads: Array, saved: _Saved) -> Array:
     """`backward_norm` of the last layer, whose gradients no kernel has summed."""
     wide = grads.astype(jnp.float32)
     sums = wide.sum(0), (wide * saved.outputs.astype(jnp.float32)).sum(0)
-    return jnp.stack(fused_conv.backward_norm(*sums, tuple(saved.coefficients), len(grads)))
+    return jnp.stack(backward_norm(*sums, tuple(saved.coefficients), len(grads)))
 
 
 train_features.defvjp(_forward, _backward)
