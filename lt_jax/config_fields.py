@@ -85,7 +85,7 @@ MODEL = {
     " label",
     "dtype": "``bfloat16`` computes in it; weights, statistics and losses stay float32",
     "fused": "of ``resnet20`` to ``resnet110``, in ``bfloat16`` on one GPU: steps run in kernels"
-    " made for these networks; the same function, up to rounding",
+    " made for these networks; the same function, up to rounding. May differ when a run goes on",
     "pretrained": "``.safetensors`` or ``.npz`` of the weights of a ResNet, ResNeXt or Vision"
     " Transformer in torchvision's or timm's names; the head stays fresh",
 }

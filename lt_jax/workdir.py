@@ -16,11 +16,12 @@ from lt_jax.processes import is_writer
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 TUNING = "tuning.json"  # what comes of comparing values, in place of a summary
-# Fields that change nothing of what a run computes, but for the order of sums; they may differ
-# when it goes on.
+# Fields that change nothing of what a run computes, but for the order and rounding of sums; they
+# may differ when it goes on.
 INDIFFERENT = {
     "data.data_dir",
     "data.download",
+    "model.fused",
     "train.fsdp",
     "data.workers",  # what is read does not depend on who reads it
     "train.keep_checkpoints",
