@@ -181,18 +181,26 @@ def tell(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def best(found, start):
-    """The fastest row whose name starts so."""
-    rates = {k: v.get("images_per_second", 0) for k, v in found.items() if k.startswith(start)}
-    return max(rates, key=rates.get) if rates else None
+def best(found, network, script, seeds):
+    """Images a second of the fastest row of a network on one seed, or on several side by side."""
+    alike = [
+        found[name].get("images_per_second", 0)
+        for name, row in ROWS.items()
+        if name in found
+        and (row["network"], row["script"], row["batch"]) == (network, script, BATCH[network])
+        and (row.get("seeds", 1) > 1) == seeds
+    ]
+    return max(alike, default=0)
 
 
-def ratio(found, ours, theirs):
-    """How many times as fast our best row is as theirs."""
-    one, other = (found.get(best(found, start), {}) for start in (ours, theirs))
-    if "images_per_second" in one and "images_per_second" in other:
-        return one["images_per_second"] / other["images_per_second"]
-    return None
+def ratios(found, network):
+    """How many times as fast our best rows are as PyTorch's best, which has one seed."""
+    theirs = best(found, network, "gpu_pytorch.py", seeds=False)
+    ours = {
+        "one seed": best(found, network, "gpu_jax.py", seeds=False),
+        "seeds side by side": best(found, network, "gpu_jax.py", seeds=True),
+    }
+    return {name: rate / theirs for name, rate in ours.items() if rate and theirs}
 
 
 def gcl():
@@ -234,8 +242,8 @@ def main(argv):
     found = race(rows)
     report = {
         "rows": found,
-        "resnet32_over_pytorch": ratio(found, "lt_jax", "pytorch"),
-        "resnet50_over_pytorch": ratio(found, "resnet50 lt_jax", "resnet50 pytorch"),
+        "resnet32_over_pytorch": ratios(found, "resnet32"),
+        "resnet50_over_pytorch": ratios(found, "resnet50"),
     }
     path = Path(OUT.value)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -72,21 +72,31 @@ def check_fused(config: Config, mesh: jax.sharding.Mesh) -> None:
       mesh: devices that share each batch.
 
     Raises:
-      InputError: without a GPU, with several devices, or with another dtype than bfloat16.
+      InputError: without a GPU that has them, with several devices, or with another dtype than
+        bfloat16.
     """
     if not config["model"]["fused"]:
         return
-    dtype, backend = config["model"]["dtype"], jax.default_backend()
+    dtype, device = config["model"]["dtype"], mesh.devices.flat[0]
     if dtype != "bfloat16":
         raise InputError(
             f"config.model.fused is True and dtype {dtype!r}; expected 'bfloat16', in which the"
             " fused kernels compute"
         )
-    if backend != "gpu" or mesh.size > 1:
+    if mesh.size > 1 or not _has_bfloat16_products(device):
         raise InputError(
-            f"config.model.fused is True on {mesh.size} device(s) of {backend!r}; expected one GPU:"
-            " set config.train.num_devices to 1, or fused to False"
+            f"config.model.fused is True on {mesh.size} device(s), {device.device_kind}; expected"
+            " one NVIDIA GPU of compute capability 8.0 (Ampere) or more: set"
+            " config.train.num_devices to 1, or fused to False"
         )
+
+
+def _has_bfloat16_products(device: Any) -> bool:
+    """Whether a device is an NVIDIA GPU that multiplies matrices of bfloat16."""
+    capability = str(
+        getattr(device, "compute_capability", "")
+    )  # such as 9.0; of AMD's such as gfx90a
+    return capability.replace(".", "", 1).isdigit() and float(capability) >= 8.0
 
 
 def _prior_bias(dataset: Dataset) -> float:

@@ -174,8 +174,8 @@ class Loop:
     def _order(self, epoch: int) -> np.ndarray:
         """Indices of an epoch.
 
-        Those of the next one are asked for before this one's steps are: a device works in the order
-        of asking, so that it would go idle after them.
+        Those of the next one are dispatched before this one's steps: queued after them, fetching
+        them would drain the queue and leave the device idle.
         """
         run = self.run
         known, order = self.ahead

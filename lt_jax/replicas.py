@@ -144,7 +144,11 @@ def make_replicas(
         # Not compiled: the generator unrolled for every weight takes XLA longer than it runs.
         return tuple(init(key, r) for r, key in enumerate(keys))
 
-    step = one_row(train_step) if per_call == 1 else several(train_step)
+    step = (
+        one_row(train_step)
+        if per_call == 1
+        else several(train_step, num_replicas if vmapped else 1)
+    )
     programs = _Programs(
         init=start,
         # Orders are light: always drawn for all replicas at once.

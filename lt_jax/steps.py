@@ -42,6 +42,7 @@ class Split(NamedTuple):
 
 # Of the fields `augment`: made while images are read, and after they have been normalised.
 NOT_ON_PIXELS = ("random_resized_crop", "mixup_alpha")
+# ``(state, key, split, rows [K, B]) -> (state, losses [K])``
 Steps = Callable[[TrainState, Array, Split, Array], tuple[TrainState, Array]]
 EvalStep = Callable[[Any, Any, Split, Array, Array], Any]
 
@@ -79,9 +80,9 @@ class TrainStep:
         return self.update(state, key, self.draw(state.step, key, split, indices))
 
 
-# Batches of a call are drawn at once if they take no more than this: a step on small images has a
-# third fewer kernels then.
-_BYTES_AT_ONCE = 1 << 28
+# Batches of a call are drawn at once, in a few large kernels instead of many small ones a step, if
+# those of all replicas take no more than this, without what drawing them needs in between.
+_BYTES_AT_ONCE = 1 << 29
 
 
 def _loss(
@@ -202,11 +203,12 @@ def make_train_step(
     return TrainStep(draw, update)
 
 
-def several(step: TrainStep) -> Steps:
-    """The step over rows of indices ``[K, B]`` in one program, losses ``[K]``."""
+def several(step: TrainStep, copies: int = 1) -> Steps:
+    """The step over rows of indices ``[K, B]`` in one program; `copies` of it run side by side."""
 
     def run(state: TrainState, key: Array, split: Split, rows: Array) -> tuple[TrainState, Array]:
-        if rows.size * math.prod(split.images.shape[1:]) * 4 > _BYTES_AT_ONCE:
+        numbers_each = sum(math.prod(x.shape[1:]) for x in (split.images, split.labels))
+        if copies * rows.size * numbers_each * 4 > _BYTES_AT_ONCE:
             return jax.lax.scan(lambda s, row: step(s, key, split, row), state, rows)
         numbers = state.step + jnp.arange(len(rows))
         batches = jax.vmap(step.draw, in_axes=(0, None, None, 0))(numbers, key, split, rows)

@@ -1,5 +1,7 @@
 """The fused kernels of CIFAR ResNets compute what the layers do, and can be lowered for a GPU."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,8 @@ from tiny_runs import tiny
 from lt_jax import build, sharding
 from lt_jax.errors import InputError
 from lt_jax.models import LinearHead, ResNetCIFAR, create_model
+from lt_jax.models.fused.convolutions import Norm, forward
+from lt_jax.models.fused.tiles import Conv
 
 DEPTH = 8  # one block a stage: each kind of layer once
 REPLICAS = 2
@@ -57,24 +61,45 @@ def test_values_gradients_and_statistics_are_those_of_the_layers():
         np.testing.assert_allclose(found, expected, atol=3e-5 * size, rtol=0, err_msg=str(path))
 
 
-def test_the_kernels_can_be_lowered_for_a_gpu(monkeypatch):
-    """Whether Triton has every operation does not show on a CPU, where they are simulated."""
-    if hasattr(triton, "get_gpu_info"):  # newer ones ask for the GPU, and none is here
+@pytest.fixture
+def lowered(monkeypatch):
+    """Lowers a function for a GPU, here."""
+    if hasattr(triton, "get_gpu_info"):  # newer versions ask for the GPU, and none is here
         from jax._src.pallas.triton import pallas_call_registration as registration
 
         info = triton.get_gpu_info_from_version(triton.GpuVersion.H100)
         monkeypatch.setattr(registration.gpu_info_lib, "get_gpu_info", lambda: info)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    return lambda f, *arguments: (
+        jax.jit(f).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+    )
+
+
+def test_the_kernels_can_be_lowered_for_a_gpu(lowered):
+    """Whether Triton has every operation does not show on a CPU, where they are simulated."""
     graph, params, stats = network(is_fused=True, dtype=jnp.bfloat16)
 
     def total(params, images):
         return nnx.merge(graph, params, stats)(images, train=True).sum()
 
-    images = jnp.zeros((4, 16, 16, 3))
-    lowered = jax.jit(jax.grad(total)).trace(params, images).lower(lowering_platforms=("cuda",))
-    text = lowered.as_text()
+    text = lowered(jax.grad(total), params, jnp.zeros((4, 16, 16, 3)))
     # One forward kernel and one for the gradients of each kind of layer.
     assert text.count("triton") >= 2 * 5
+
+
+def test_a_large_batch_can_be_lowered(lowered):
+    """Triton bounds the size of a tile: sums over the programs are read in pieces."""
+    conv = Conv(512, 224, 224, 16, 16, 1)
+    images = jax.ShapeDtypeStruct((conv.pixels, 16), jnp.bfloat16)
+    norm = Norm(*[jnp.zeros(16)] * 4)
+    counter = jnp.zeros(1, jnp.int32)
+    text = lowered(
+        lambda images: forward(
+            images, jnp.zeros((9, 16, 16)), norm, counter, conv=conv, interpret=False
+        ),
+        images,
+    )
+    assert "triton" in text
 
 
 def test_evaluation_does_not_need_them():
@@ -86,22 +111,42 @@ def test_evaluation_does_not_need_them():
     np.testing.assert_array_equal(one, other)
 
 
+def devices_like(*, count=1, **facts):
+    """What `check_fused` sees of a mesh."""
+    return SimpleNamespace(size=count, devices=np.array([SimpleNamespace(**facts)] * count))
+
+
+H200 = {"device_kind": "NVIDIA H200", "compute_capability": "9.0"}
+T4 = {"device_kind": "Tesla T4", "compute_capability": "7.5"}
+MI300 = {"device_kind": "MI300", "compute_capability": "gfx942"}
+
+
 @pytest.mark.parametrize(
-    ("fields", "backend", "devices", "expected"),
+    ("dtype", "mesh", "expected"),
     [
-        ({"dtype": "float32"}, "gpu", 1, "expected 'bfloat16'"),
-        ({"dtype": "bfloat16"}, "cpu", 1, "on 1 device"),
-        ({"dtype": "bfloat16"}, "gpu", 2, "on 2 device"),
+        ("float32", devices_like(**H200), "expected 'bfloat16'"),
+        ("bfloat16", sharding.make_mesh(1), "1 device.*, cpu; expected one NVIDIA GPU"),
+        ("bfloat16", devices_like(**T4), "Tesla T4; expected .*8.0"),
+        ("bfloat16", devices_like(**MI300), "MI300; expected one NVIDIA"),
+        ("bfloat16", devices_like(**H200, count=2), "on 2 device"),
     ],
 )
-def test_they_are_refused_where_they_do_not_run(monkeypatch, fields, backend, devices, expected):
+def test_they_are_refused_where_they_do_not_run(dtype, mesh, expected):
     """One sentence, before data is read."""
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    config = tiny(model__fused=True, **{f"model__{k}": v for k, v in fields.items()})
+    config = tiny(model__fused=True, model__dtype=dtype)
     with pytest.raises(InputError, match=expected):
-        build.check_fused(config, sharding.make_mesh(devices))
+        build.check_fused(config, mesh)
 
 
-def test_other_networks_have_none():
-    with pytest.raises(InputError, match="no fused kernels"):
-        create_model("small", image_shape=(8, 8, 1), num_classes=3, fused=True, rngs=nnx.Rngs(0))
+def test_they_are_not_refused_where_they_run():
+    build.check_fused(tiny(model__fused=True, model__dtype="bfloat16"), devices_like(**H200))
+    build.check_fused(tiny(model__fused=False), sharding.make_mesh(8))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [("small", (8, 8, 1), "only CIFAR"), ("resnet20", (8, 8, 17), "at most 16 channels")],
+)
+def test_networks_without_them_are_refused(name, shape, expected):
+    with pytest.raises(InputError, match=expected):
+        create_model(name, image_shape=shape, num_classes=3, fused=True, rngs=nnx.Rngs(0))

@@ -146,8 +146,8 @@ def create_model(
       head_bias: initial value of the linear head's biases; see ``sigmoid_prior_bias``.
       dtype: compute dtype of convolutions and blocks, ``jnp.bfloat16`` on accelerators; parameters,
         batch statistics, features and logits are float32 regardless.
-      fused: whether "resnet20" to "resnet110" train in kernels made for them on one GPU, see
-        `ResNetCIFAR`.
+      fused: whether "resnet20" to "resnet110" train in kernels made for them on one NVIDIA GPU, in
+        bfloat16; see `ResNetCIFAR`.
       rngs: source of the initial weights (stream ``params``).
 
     Returns:
@@ -171,6 +171,10 @@ def create_model(
     if fused and _network(name) is not ResNetCIFAR:
         raise InputError(
             f"fused=True: model {name!r} has no fused kernels; only CIFAR ResNets have."
+        )
+    if fused and image_shape[-1] > 16:
+        raise InputError(
+            f"image_shape={tuple(image_shape)!r}: fused kernels take at most 16 channels."
         )
     width = _network(name).num_features or image_shape[-1]  # None: that of the inputs
     classifier = _create_head(head, width, num_classes, head_bias, rngs)

@@ -61,9 +61,9 @@ class ResNetCIFAR(nnx.Module):
       num_channels: channels of the images.
       head: a module from features ``[B, 64]`` to logits.
       dtype: compute dtype of the convolutions; parameters and statistics stay float32.
-      fused: whether training runs in kernels made for it on one NVIDIA GPU, see
-        `lt_jax.models.fused`: the same function, up to rounding. On a CPU they are only
-        simulated, for tests.
+      fused: whether training runs in kernels made for it on one NVIDIA GPU, in bfloat16 (float32
+        products would be rounded to TF32), see `lt_jax.models.fused`: the same function, up to
+        rounding. On a CPU they are only simulated, for tests.
       rngs: source of the initial weights (stream ``params``).
 
     Returns:

@@ -24,7 +24,8 @@ from lt_jax.models.fused.programs import STEP, TAPS
 from lt_jax.models.fused.tiles import Array, Conv, Ref
 
 _TILE = 4096  # pixels times channels that a program makes
-_PARTS = 30  # XLA fuses sums of fewer than 32 parts into the update of the weights
+# XLA fuses sums of fewer than 32 parts into the update of the weights: they take no kernel then.
+_PARTS = 30
 
 
 class Norm(NamedTuple):
@@ -38,7 +39,7 @@ class Norm(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("conv", "interpret"))  # traced once for all layers
 def forward(
-    inputs: Array, kernel: Array, norm: Norm, turn: Array, *, conv: Conv, interpret: bool
+    inputs: Array, kernel: Array, norm: Norm, counter: Array, *, conv: Conv, interpret: bool
 ) -> tuple[Array, Array, Array, Array, Array]:
     """A convolution, and what normalises its outputs by the statistics of the batch.
 
@@ -46,23 +47,23 @@ def forward(
       inputs: ``[pixels, Ci]``.
       kernel: ``[9, Ci, Co]``, any float dtype; it is computed in that of `inputs`.
       norm: of the outputs.
-      turn: int32 ``[1]``, zero. Programs count in it which of them is the last.
+      counter: int32 ``[1]``, zero. Programs count in it which of them is the last.
       conv: the sizes.
       interpret: whether to run on a CPU.
 
     Returns:
       Outputs ``[out_pixels, Co]``; float32 ``[4, Co]``: slope and shift of the normalisation, mean
-      and 1 / deviation; the running mean and variance; and `turn`, zero again.
+      and 1 / deviation; the running mean and variance; and `counter`, zero again.
     """
     block = _TILE // conv.num_outputs
     parts = pl.cdiv(conv.out_pixels, block)
     channel = (conv.num_outputs,)
-    outputs, _, coefficients, mean, var, turn = _call(
+    outputs, _, coefficients, mean, var, counter = _call(
         functools.partial(
             programs.forward_block, conv=conv, block=block, parts=parts, interpret=interpret
         ),
         parts,
-        [inputs, kernel, *norm, turn],
+        [inputs, kernel, *norm, counter],
         [
             _shape((conv.out_pixels, *channel), inputs.dtype),
             _shape((parts, 2, *channel)),
@@ -74,7 +75,7 @@ def forward(
         aliases={4: 3, 5: 4, 6: 5},
         interpret=interpret,
     )
-    return outputs, coefficients, mean, var, turn
+    return outputs, coefficients, mean, var, counter
 
 
 @functools.partial(jax.jit, static_argnames=("conv", "interpret"))
@@ -83,7 +84,7 @@ def gradients(
     grads: Array,
     kernel: Array,
     before: Sequence[Array],
-    turn: Array,
+    counter: Array,
     *,
     conv: Conv,
     interpret: bool,
@@ -97,13 +98,13 @@ def gradients(
       before: of the layer that the inputs come from: outputs ``[pixels, Ci]`` of its convolution
         and their coefficients, from `forward`; and the gradients ``[pixels, Ci]`` that pass this
         convolution by on a shortcut, if there is one.
-      turn: as in `forward`.
+      counter: as in `forward`.
       conv: the sizes.
       interpret: whether to run on a CPU.
 
     Returns:
       Gradients ``[pixels, Ci]`` of what batch norm gave that layer's relu; of them, `backward_norm`
-      float32 ``[5, Ci]``; gradients of the kernel, float32 ``[9, Ci, Co]``; and `turn`.
+      float32 ``[5, Ci]``; gradients of the kernel, float32 ``[9, Ci, Co]``; and `counter`.
     """
     block = _TILE // conv.num_inputs
     parts = pl.cdiv(conv.pixels, block)
@@ -116,10 +117,10 @@ def gradients(
         steps=steps,
         interpret=interpret,
     )
-    outputs, _, coefficients, of_kernel, turn = _call(
+    outputs, _, back, of_kernel, counter = _call(
         body,
         parts + 3 * kernel_parts,
-        [inputs.reshape(-1), inputs, grads, kernel, *before, turn],
+        [inputs.reshape(-1), inputs, grads, kernel, *before, counter],
         [
             _shape((conv.pixels, conv.num_inputs), grads.dtype),
             _shape((parts, 2, conv.num_inputs)),
@@ -130,7 +131,7 @@ def gradients(
         aliases={4 + len(before): 4},
         interpret=interpret,
     )
-    return outputs, coefficients, _summed(of_kernel, conv), turn
+    return outputs, back, _summed(of_kernel, conv), counter
 
 
 def kernel_gradient(inputs: Array, grads: Array, *, conv: Conv, interpret: bool) -> Array:

@@ -46,17 +46,17 @@ class Conv(NamedTuple):
         return self.batch * self.out_height * self.out_width
 
 
-def under(pixels: Array, conv: Conv, tap: Array) -> tuple[Array, Array]:
+def input_pixels(pixels: Array, conv: Conv, tap: Array) -> tuple[Array, Array]:
     """Input pixels under a tap of the kernel at output pixels, and which of them exist."""
-    image, y, x = place(pixels, conv.out_height, conv.out_width)
+    image, y, x = coordinates(pixels, conv.out_height, conv.out_width)
     y, x = y * conv.stride + div(tap, 3) - 1, x * conv.stride + rem(tap, 3) - 1
     inside = (y >= 0) & (y < conv.height) & (x >= 0) & (x < conv.width)
     return (image * conv.height + y) * conv.width + x, inside & (pixels < conv.out_pixels)
 
 
-def over(pixels: Array, conv: Conv, tap: Array) -> tuple[Array, Array]:
+def output_pixels(pixels: Array, conv: Conv, tap: Array) -> tuple[Array, Array]:
     """Output pixels that see input pixels by a tap of the kernel, and which of them exist."""
-    image, y, x = place(pixels, conv.height, conv.width)
+    image, y, x = coordinates(pixels, conv.height, conv.width)
     y, x = y + 1 - div(tap, 3), x + 1 - rem(tap, 3)
     exist = (y >= 0) & (x >= 0) & (pixels < conv.pixels)
     if conv.stride == 2:
@@ -66,7 +66,7 @@ def over(pixels: Array, conv: Conv, tap: Array) -> tuple[Array, Array]:
     return (image * conv.out_height + y) * conv.out_width + x, exist
 
 
-def place(pixels: Array, height: int, width: int) -> tuple[Array, Array, Array]:
+def coordinates(pixels: Array, height: int, width: int) -> tuple[Array, Array, Array]:
     """Image, y and x of pixels."""
     line = div(pixels, width)
     return div(line, height), rem(line, height), rem(pixels, width)
@@ -106,7 +106,7 @@ def store(ref: Ref, pixels: Array, values: Array, exist: Array) -> None:
     triton.store(ref.at[where], values, mask=spread(exist, channels))
 
 
-def dot(left: Array, right: Array, over: tuple[int, int] = (1, 0)) -> Array:
+def dot(left: Array, right: Array, contract: tuple[int, int] = (1, 0)) -> Array:
     """Product of matrices in float32, summed over one axis of each."""
-    axes = (((over[0],), (over[1],)), ((), ()))
+    axes = (((contract[0],), (contract[1],)), ((), ()))
     return lax.dot_general(left, right, axes, preferred_element_type=jnp.float32)

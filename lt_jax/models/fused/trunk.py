@@ -135,14 +135,14 @@ def _forward(
     kernels = _kernels(layers, images.dtype)
     saved: list[_Saved] = []
     new: list[Running] = []
-    turn = jnp.zeros((1,), jnp.int32)
+    counter = jnp.zeros((1,), jnp.int32)
 
     def convolve(hidden: Array) -> tuple[Array, Array]:
-        nonlocal turn
+        nonlocal counter
         i = len(saved)
         norm = Norm(layers[i].scale, layers[i].bias, *running[i])
-        outputs, coefficients, *statistics, turn = forward(
-            hidden, kernels[i], norm, turn, conv=sizes[i], interpret=trunk.interpret
+        outputs, coefficients, *statistics, counter = forward(
+            hidden, kernels[i], norm, counter, conv=sizes[i], interpret=trunk.interpret
         )
         saved.append(_Saved(hidden, outputs, coefficients))
         new.append(Running(*statistics))
@@ -155,43 +155,46 @@ def _forward(
         inner = _activated(*convolve(hidden))
         hidden = _activated(*convolve(inner), _around(trunk, first)(hidden))
     features = jnp.mean(hidden.reshape(len(images), -1, hidden.shape[-1]), 1, dtype=jnp.float32)
-    return (features, new), (saved, hidden, kernels, images, layers, running, turn)
+    return (features, new), (saved, hidden, kernels, images, layers, running, counter)
 
 
 def _backward(trunk: Trunk, residuals: tuple, cotangents: tuple) -> tuple:
     """Gradients of images and layers; the cotangents of the statistics are dropped."""
-    saved, hidden, kernels, images, layers, running, turn = residuals
+    saved, hidden, kernels, images, layers, running, counter = residuals
     sizes = _sizes(trunk, images, layers)
     of_layers: list[Layer] = []  # from the last on
 
-    def of_outputs(i: int, grads: Array, norm: Array) -> Array:
+    def of_outputs(i: int, grads: Array, back: Array) -> Array:
+        """Gradients of a convolution's outputs, from those of their normalised values."""
         outputs = saved[i].outputs.astype(jnp.float32)
-        return (norm[0] * grads.astype(jnp.float32) + norm[1] * outputs + norm[2]).astype(
-            grads.dtype
-        )
+        wide = back[0] * grads.astype(jnp.float32) + back[1] * outputs + back[2]
+        return wide.astype(grads.dtype)
 
-    def keep(i: int, of_kernel: Array, norm: Array) -> None:
+    def keep(i: int, of_kernel: Array, back: Array) -> None:
         real = of_kernel[:, : layers[i].kernel.shape[2]].reshape(layers[i].kernel.shape)
-        of_layers.append(Layer(real, norm[3], norm[4]))
+        of_layers.append(Layer(real, back[3], back[4]))
 
-    def back(i: int, grads: Array, norm: Array, *around: Array) -> tuple[Array, Array]:
-        nonlocal turn
-        before = (saved[i - 1].outputs, saved[i - 1].coefficients, *around)
-        grads, of_before, of_kernel, turn = gradients(
-            saved[i].inputs, of_outputs(i, grads, norm), kernels[i], before, turn,
+    def through(i: int, grads: Array, back: Array, *past: Array) -> tuple[Array, Array]:
+        """From one layer to the one before; `past` are gradients that come by the shortcut."""
+        nonlocal counter
+        before = (saved[i - 1].outputs, saved[i - 1].coefficients, *past)
+        grads, back_of_before, of_kernel, counter = gradients(
+            saved[i].inputs, of_outputs(i, grads, back), kernels[i], before, counter,
             conv=sizes[i], interpret=trunk.interpret,
         )  # fmt: skip
-        keep(i, of_kernel, norm)
-        return grads, of_before
+        keep(i, of_kernel, back)
+        return grads, back_of_before
 
     grads = _of_mean(hidden, cotangents[0])
-    norm = _norm_of(grads, saved[-1])
-    for i in range(len(sizes) - 2, 0, -2):
-        around = jax.linear_transpose(_around(trunk, sizes[i]), saved[i].inputs)(grads)
-        grads, norm = back(i, *back(i + 1, grads, norm), *around)
-    grads = of_outputs(0, grads, norm)
+    back = _back_of_last(grads, saved[-1])
+    for first in range(len(sizes) - 2, 0, -2):
+        shortcut = jax.linear_transpose(_around(trunk, sizes[first]), saved[first].inputs)
+        past = shortcut(grads)
+        grads, back = through(first + 1, grads, back)
+        grads, back = through(first, grads, back, *past)
+    grads = of_outputs(0, grads, back)
     of_kernel = kernel_gradient(saved[0].inputs, grads, conv=sizes[0], interpret=trunk.interpret)
-    keep(0, of_kernel, norm)
+    keep(0, of_kernel, back)
     stem = layers[0].kernel.astype(images.dtype)
     _, of_images = jax.vjp(lambda pixels: conv2d(pixels, stem), images)  # dropped if not used
     nothing = jax.tree.map(jnp.zeros_like, running)
@@ -207,7 +210,7 @@ def _of_mean(hidden: Array, of_features: Array) -> Array:
     return grads.astype(hidden.dtype).reshape(hidden.shape)
 
 
-def _norm_of(grads: Array, saved: _Saved) -> Array:
+def _back_of_last(grads: Array, saved: _Saved) -> Array:
     """`backward_norm` of the last layer, whose gradients no kernel has summed."""
     wide = grads.astype(jnp.float32)
     sums = wide.sum(0), (wide * saved.outputs.astype(jnp.float32)).sum(0)
