@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import time
@@ -24,7 +25,7 @@ _CHECKSUM = "checksum"  # among the notes
 _CHANGED = "its arrays are not those that were saved"
 # How TensorStore tells that storage refused something, and why, in exceptions of general kinds.
 _STATUS = re.compile(r"[A-Z]+(_[A-Z]+)*: ")
-_CAUSE = re.compile(r": ([^:\[\]]+) \[os_error_code")
+_CAUSE = re.compile(r"\[os_error_code='(\d+)'\]")  # of TensorStore, wherever it says it
 
 
 class Restored(NamedTuple):
@@ -74,7 +75,9 @@ class Checkpoints:
             cause = _CAUSE.search(str(error))
             steps = self.steps()
             kept = f"the checkpoint of step {max(steps)} is kept" if steps else ""
-            raise refusal(self.folder, cause[1] if cause else error, kept) from error
+            raise refusal(
+                self.folder, os.strerror(int(cause[1])) if cause else error, kept
+            ) from error
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True)

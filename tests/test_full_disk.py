@@ -12,6 +12,7 @@ import pytest
 from tiny_runs import ROOT, PixelNet, leaves, rows, scores, tiny
 
 from lt_jax import finish, loop, models, pictures, workdir
+from lt_jax.checkpoint import Checkpoints
 from lt_jax.errors import StorageError
 from lt_jax.extract import extract_features
 from lt_jax.files import write_text
@@ -155,6 +156,19 @@ def test_a_disk_that_is_full(disk, whole, left):
     assert_first_checkpoint_is_intact(folder, whole)
     disk.clear()
     assert_goes_on_to_the_same_end(folder, whole)
+
+
+@pytest.mark.parametrize("between", ["", ' [tensorstore_spec=\'{"path":"a/"}\']'])
+def test_the_cause_is_found_wherever_tensorstore_says_it(tmp_path, between):
+    """Which of its threads fails first decides what stands before the number."""
+    path = "x" * 400
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2)
+    with pytest.raises(StorageError, match=r"\(No space left on device\)"), checkpoints._saving():
+        raise ValueError(
+            f'RESOURCE_EXHAUSTED: Error writing "{path}": Failed to write 274 bytes to file 27: No'
+            f" space left on device{between} [os_error_code='28']"
+        )
+    checkpoints.close()
 
 
 def test_a_disk_that_is_full_at_the_start_and_at_the_end(disk, whole, monkeypatch):
