@@ -13,6 +13,7 @@ from lt_jax.errors import InputError
 from lt_jax.models import MODELS, CosineHead, LinearHead, create_model, sigmoid_prior_bias
 from lt_jax.models.conv import ConvBatchNorm, batch_normalise, relu
 from lt_jax.models.convolution import conv2d
+from lt_jax.models.initial import he_normal
 from lt_jax.models.resnet import Block as ImageNetBlock
 from lt_jax.models.resnet_cifar import Block, ResNetCIFAR, shortcut
 from lt_jax.state import make_network
@@ -469,3 +470,12 @@ def test_create_model_refuses(arguments):
 def test_sigmoid_prior_needs_two_classes():
     with pytest.raises(InputError, match="num_classes=1"):
         sigmoid_prior_bias(1)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3, 16), (3, 3, 64, 64), (1, 1, 64, 200), (7, 5)])
+def test_weights_drawn_by_few_programs_are_those_of_one_each(shape):
+    """However many a program draws: seeds keep meaning what they did."""
+    expected = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")(jax.random.key(4), shape)
+    found = he_normal(jax.random.key(4), shape)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)

@@ -14,6 +14,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from lt_jax.models.convolution import conv2d
+from lt_jax.models.initial import he_normal
 
 # For `jax.jit(step, compiler_options=...)` on a CPU: by default XLA hands convolutions to YNNPACK,
 # whose kernel gradients take up to 2.5 times as long as Eigen's; its reductions are good.
@@ -138,8 +139,7 @@ class ConvBatchNorm(nnx.Module):
     ) -> None:
         """Draws the weights: He normal with fan-in, not truncated."""
         shape = (size, size, num_inputs // groups, num_outputs)
-        init = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
-        self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
+        self.kernel = nnx.Param(he_normal(rngs.params(), shape))
         self.scale = nnx.Param(jnp.full((num_outputs,), scale, jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_outputs,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((num_outputs,), jnp.float32))
