@@ -181,24 +181,24 @@ def tell(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def best(found, network, script, seeds):
-    """Images a second of the fastest row of a network on one seed, or on several side by side."""
+def best(found, network, script, side_by_side):
+    """Images a second of a network's fastest row with seeds side by side, or without."""
     alike = [
         found[name].get("images_per_second", 0)
         for name, row in ROWS.items()
         if name in found
         and (row["network"], row["script"], row["batch"]) == (network, script, BATCH[network])
-        and (row.get("seeds", 1) > 1) == seeds
+        and (row["mode"] == "vmap") == side_by_side
     ]
     return max(alike, default=0)
 
 
 def ratios(found, network):
     """How many times as fast our best rows are as PyTorch's best, which has one seed."""
-    theirs = best(found, network, "gpu_pytorch.py", seeds=False)
+    theirs = best(found, network, "gpu_pytorch.py", side_by_side=False)
     ours = {
-        "one seed": best(found, network, "gpu_jax.py", seeds=False),
-        "seeds side by side": best(found, network, "gpu_jax.py", seeds=True),
+        "one seed": best(found, network, "gpu_jax.py", side_by_side=False),
+        "seeds side by side": best(found, network, "gpu_jax.py", side_by_side=True),
     }
     return {name: rate / theirs for name, rate in ours.items() if rate and theirs}
 

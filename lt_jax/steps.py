@@ -54,11 +54,13 @@ class Batch(NamedTuple):
       images: as the network takes them, ``[B, ...]``.
       labels: ``[B]`` or ``[B, C]``; of mixed images those of their partners after them.
       lam: weight of the images' own labels if they are mixed, else None.
+      key: for what the objective draws.
     """
 
     images: Array
     labels: Array
     lam: Array | None
+    key: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,17 +69,17 @@ class TrainStep:
 
     Attributes:
       draw: ``(number of the step, key, split, indices) -> Batch``, indices as for `shared`.
-      update: ``(state, key, batch) -> (state, loss)``.
+      update: ``(state, batch) -> (state, loss)``.
     """
 
     draw: Callable[[Array, Array, Split, Array], Batch]
-    update: Callable[[TrainState, Array, Batch], tuple[TrainState, Array]]
+    update: Callable[[TrainState, Batch], tuple[TrainState, Array]]
 
     def __call__(
         self, state: TrainState, key: Array, split: Split, indices: Array
     ) -> tuple[TrainState, Array]:
         """``(state, key, split, indices) -> (state, loss)``."""
-        return self.update(state, key, self.draw(state.step, key, split, indices))
+        return self.update(state, self.draw(state.step, key, split, indices))
 
 
 # Batches of a call are drawn at once, in a few large kernels instead of many small ones a step, if
@@ -166,11 +168,8 @@ def make_train_step(
         changed = augment.augment(key, chosen, cutout_fill=fill, **geometric)
         return augment.normalize(changed, split.mean, split.std)
 
-    def keys_of(step: Array, key: Array) -> Array:
-        return jax.random.split(jax.random.fold_in(key, step), 3)
-
     def draw(step: Array, key: Array, split: Split, indices: Array) -> Batch:
-        keys = keys_of(step, key)
+        keys = jax.random.split(jax.random.fold_in(key, step), 3)
         indices = shared(indices, mesh)
         labels = split.labels[indices]
         images = inputs(keys[0], split, indices)
@@ -178,11 +177,10 @@ def make_train_step(
         if alpha:
             images, order, lam = augment.mixup(keys[1], images, alpha)
             labels = jnp.concatenate([labels, labels[order]])
-        return Batch(images, labels, lam)
+        return Batch(images, labels, lam, keys[2])
 
-    def update(state: TrainState, key: Array, batch: Batch) -> tuple[TrainState, Array]:
-        images, labels, lam = batch
-        loss_key = keys_of(state.step, key)[2]
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
+        images, labels, lam, loss_key = batch
 
         def loss_of(params: Any) -> tuple[Array, tuple[Any, Any]]:
             logits, stats = network.apply(params, state.stats, images, True)
@@ -212,7 +210,7 @@ def several(step: TrainStep, copies: int = 1) -> Steps:
             return jax.lax.scan(lambda s, row: step(s, key, split, row), state, rows)
         numbers = state.step + jnp.arange(len(rows))
         batches = jax.vmap(step.draw, in_axes=(0, None, None, 0))(numbers, key, split, rows)
-        return jax.lax.scan(lambda s, batch: step.update(s, key, batch), state, batches)
+        return jax.lax.scan(step.update, state, batches)
 
     return run
 
