@@ -13,7 +13,7 @@ from tiny_runs import tiny
 from lt_jax import build, sharding
 from lt_jax.errors import InputError
 from lt_jax.models import LinearHead, ResNetCIFAR, create_model
-from lt_jax.models.fused.convolutions import Norm, forward
+from lt_jax.models.fused.convolutions import Running, Weights, forward
 from lt_jax.models.fused.tiles import Conv
 
 DEPTH = 8  # one block a stage: each kind of layer once
@@ -27,7 +27,7 @@ def network(*, is_fused, dtype=jnp.float32):
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
-def results(*, is_fused):
+def results(*, is_fused, sides):
     """Logits, statistics and gradients of two replicas in training mode, by `vmap`."""
     graph, params, stats = network(is_fused=is_fused)
     rng = np.random.default_rng(2)
@@ -38,7 +38,7 @@ def results(*, is_fused):
     def other(leaf):  # scales and biases of 1 and 0 would hide mistakes
         return np.asarray(leaf) + 0.1 * drawn(REPLICAS, *leaf.shape)
 
-    images, weights = drawn(REPLICAS, 3, 9, 7, 3), drawn(3, 5)
+    images, weights = drawn(REPLICAS, 3, *sides, 3), drawn(3, 5)
 
     def total(params, stats, images):
         model = nnx.merge(graph, params, stats)
@@ -51,9 +51,10 @@ def results(*, is_fused):
     return jax.jit(run)(jax.tree.map(other, params), stats, images)
 
 
-def test_values_gradients_and_statistics_are_those_of_the_layers():
+@pytest.mark.parametrize("sides", [(9, 7), (6, 12)], ids=["pixel by pixel", "in pairs"])
+def test_values_gradients_and_statistics_are_those_of_the_layers(sides):
     """Also of images whose sides are odd, and of the pixels; every replica its own."""
-    own, kernels = results(is_fused=False), results(is_fused=True)
+    own, kernels = (results(is_fused=is_fused, sides=sides) for is_fused in (False, True))
     assert jax.tree.structure(own) == jax.tree.structure(kernels)
     for (path, expected), found in zip(
         jax.tree.leaves_with_path(own), jax.tree.leaves(kernels), strict=True
@@ -91,13 +92,12 @@ def test_the_kernels_can_be_lowered_for_a_gpu(lowered):
 def test_a_large_batch_can_be_lowered(lowered):
     """Triton bounds the size of a tile: sums over the programs are read in pieces."""
     conv = Conv(512, 224, 224, 16, 16, 1)
-    images = jax.ShapeDtypeStruct((conv.pixels, 16), jnp.bfloat16)
-    norm = Norm(*[jnp.zeros(16)] * 4)
+    images = jax.ShapeDtypeStruct((conv.pixels * 16,), jnp.bfloat16)
+    weights = Weights(jnp.zeros(9 * 16 * 16), jnp.zeros(32), jnp.zeros(2, jnp.int32))
+    running = Running(jnp.zeros(16), jnp.ones(16))
     counter = jnp.zeros(1, jnp.int32)
     text = lowered(
-        lambda images: forward(
-            images, jnp.zeros((9, 16, 16)), norm, counter, conv=conv, interpret=False
-        ),
+        lambda images: forward(images, weights, running, counter, conv=conv, interpret=False),
         images,
     )
     assert "triton" in text

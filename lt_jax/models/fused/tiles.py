@@ -1,7 +1,8 @@
-"""What the programs of fused kernels read and write: tiles ``[pixels, channels]`` by pixel.
+"""What the programs of fused kernels read and write: tiles, by row, of flat arrays.
 
-Indices are formed so that Triton sees how they are aligned, and reads 16 bytes at a time: a row of
-channels begins at a product, whose last factor is the number of channels.
+Images are flat, pixels in the order of ``[B, H, W, C]``; a row of a tile is one pixel, or two
+neighbours. Indices are formed so that Triton sees how they are aligned, and reads 16 bytes at a
+time: a row begins at a product, whose last factor is the number of channels.
 """
 
 from typing import Any, NamedTuple
@@ -46,26 +47,6 @@ class Conv(NamedTuple):
         return self.batch * self.out_height * self.out_width
 
 
-def input_pixels(pixels: Array, conv: Conv, tap: Array) -> tuple[Array, Array]:
-    """Input pixels under a tap of the kernel at output pixels, and which of them exist."""
-    image, y, x = coordinates(pixels, conv.out_height, conv.out_width)
-    y, x = y * conv.stride + div(tap, 3) - 1, x * conv.stride + rem(tap, 3) - 1
-    inside = (y >= 0) & (y < conv.height) & (x >= 0) & (x < conv.width)
-    return (image * conv.height + y) * conv.width + x, inside & (pixels < conv.out_pixels)
-
-
-def output_pixels(pixels: Array, conv: Conv, tap: Array) -> tuple[Array, Array]:
-    """Output pixels that see input pixels by a tap of the kernel, and which of them exist."""
-    image, y, x = coordinates(pixels, conv.height, conv.width)
-    y, x = y + 1 - div(tap, 3), x + 1 - rem(tap, 3)
-    exist = (y >= 0) & (x >= 0) & (pixels < conv.pixels)
-    if conv.stride == 2:
-        exist &= (rem(y, 2) == 0) & (rem(x, 2) == 0)
-        y, x = div(y, 2), div(x, 2)
-    exist &= (y < conv.out_height) & (x < conv.out_width)
-    return (image * conv.out_height + y) * conv.out_width + x, exist
-
-
 def coordinates(pixels: Array, height: int, width: int) -> tuple[Array, Array, Array]:
     """Image, y and x of pixels."""
     line = div(pixels, width)
@@ -87,23 +68,32 @@ def spread(column: Array, width: int) -> Array:
     return jnp.broadcast_to(column[:, None], (len(column), width))
 
 
+def row_of(height: int, width: int) -> Array:
+    """``[height, width]``, the number of each element's row."""
+    return spread(jnp.arange(height), width)
+
+
 def column_of(height: int, width: int) -> Array:
     """``[height, width]``, the number of each element's column."""
     return jnp.broadcast_to(jnp.arange(width)[None], (height, width))
 
 
-def rows(ref: Ref, pixels: Array, exist: Array) -> Array:
-    """Channels ``[N, C]`` of pixels; 0 of those that do not exist."""
-    channels = ref.shape[1]
-    where = (spread(jnp.where(exist, pixels, 0), channels), column_of(len(pixels), channels))
-    return triton.load(ref.at[where], mask=spread(exist, channels), other=0)
+def load(ref: Ref, where: Array, exist: Array) -> Array:
+    """Elements of a flat array; 0 for those that do not exist."""
+    return triton.load(ref.at[where], mask=exist, other=0)
 
 
-def store(ref: Ref, pixels: Array, values: Array, exist: Array) -> None:
-    """Channels of the pixels that exist."""
-    channels = ref.shape[1]
-    where = (spread(pixels, channels), column_of(len(pixels), channels))
-    triton.store(ref.at[where], values, mask=spread(exist, channels))
+def rows(ref: Ref, numbers: Array, exist: Array, width: int) -> Array:
+    """Rows ``[N, width]`` of a flat array; 0 for those that do not exist."""
+    begin = jnp.where(exist, numbers, 0) * width
+    return load(ref, spread(begin, width) + column_of(len(numbers), width), spread(exist, width))
+
+
+def store(ref: Ref, numbers: Array, values: Array, exist: Array) -> None:
+    """The rows that exist, of a flat array."""
+    width = values.shape[1]
+    where = spread(numbers * width, width) + column_of(len(numbers), width)
+    triton.store(ref.at[where], values, mask=spread(exist, width))
 
 
 def dot(left: Array, right: Array, contract: tuple[int, int] = (1, 0)) -> Array:

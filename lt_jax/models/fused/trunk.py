@@ -15,7 +15,13 @@ import jax.numpy as jnp
 
 from lt_jax.models.conv import relu
 from lt_jax.models.convolution import conv2d
-from lt_jax.models.fused.convolutions import Norm, forward, gradients, kernel_gradient
+from lt_jax.models.fused.convolutions import (
+    Running,
+    Weights,
+    forward,
+    gradients,
+    kernel_gradient,
+)
 from lt_jax.models.fused.programs import backward_norm
 from lt_jax.models.fused.tiles import Conv
 
@@ -23,6 +29,7 @@ Array = jax.Array
 Shortcut = Callable[..., Array]  # (images, stride=, num_channels=) -> images
 
 _NARROWEST = 16  # channels that the kernels take
+_WIDE = 64  # channels from which on kernels are cast once for all programs
 
 
 class Trunk(NamedTuple):
@@ -47,15 +54,8 @@ class Layer(NamedTuple):
     bias: Array
 
 
-class Running(NamedTuple):
-    """Running statistics of a layer, float32 ``[Co]``."""
-
-    mean: Array
-    var: Array
-
-
 class _Saved(NamedTuple):
-    """Of a layer, for its gradient: what went in, what came out, and `forward`'s coefficients."""
+    """Of a layer, for its gradient: what went in, what came out, flat, and the coefficients."""
 
     inputs: Array
     outputs: Array
@@ -93,20 +93,41 @@ def _sizes(trunk: Trunk, images: Array, layers: Sequence[Layer]) -> list[Conv]:
     return sizes
 
 
-def _kernels(layers: Sequence[Layer], dtype: Any) -> list[Array]:
-    """``[9, Ci, Co]``; wide ones are cast here once, narrow ones by the kernels."""
-    kernels = []
-    for kernel, _, _ in layers:
-        missing = max(_NARROWEST - kernel.shape[2], 0)
-        padded = jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
-        flat = padded.reshape(9, *padded.shape[2:])
-        kernels.append(flat.astype(dtype) if flat.shape[1] >= 64 else flat)
-    return kernels
+def _weights(layers: Sequence[Layer], dtype: Any) -> list[Weights]:
+    """Of every layer, as the kernels take them.
+
+    What is cast or put together is so for all layers at once: a kernel takes longer to start than
+    to do that.
+    """
+    # In the order in which training packs them, see `lt_jax.packing`: then nothing is moved.
+    in_order = [*layers[1:], layers[0]]
+    norms = jnp.concatenate([x for layer in in_order for x in (layer.bias, layer.scale)])
+    sizes = [layer.bias.size for layer in in_order]
+    begins = [2 * sum(sizes[:i]) for i in range(len(sizes))]
+    begins = [begins[-1], *begins[:-1]]
+    alike: dict[tuple[int, ...], list[Array]] = {}
+    for layer in layers:
+        if layer.kernel.shape[2] >= _WIDE:
+            alike.setdefault(layer.kernel.shape, []).append(layer.kernel)
+    together = {shape: jnp.stack(kernels).astype(dtype) for shape, kernels in alike.items()}
+    taken = dict.fromkeys(together, 0)
+    weights = []
+    for layer, begin in zip(layers, begins, strict=True):
+        shape, number = layer.kernel.shape, 0
+        if shape in together:
+            kernels, number = together[shape], taken[shape]
+            taken[shape] += 1
+        else:
+            missing = max(_NARROWEST - shape[2], 0)
+            kernels = jnp.pad(layer.kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
+        place = jnp.array([number, begin], jnp.int32)
+        weights.append(Weights(kernels.reshape(-1), norms, place))
+    return weights
 
 
 def _images(flat: Array, conv: Conv) -> Array:
     """Inputs of a convolution as images."""
-    return flat.reshape(conv.batch, conv.height, conv.width, flat.shape[-1])
+    return flat.reshape(conv.batch, conv.height, conv.width, -1)
 
 
 def _around(trunk: Trunk, conv: Conv) -> Callable[[Array], Array]:
@@ -115,16 +136,17 @@ def _around(trunk: Trunk, conv: Conv) -> Callable[[Array], Array]:
     def around(flat: Array) -> Array:
         images = _images(flat, conv)
         passed = trunk.shortcut(images, stride=conv.stride, num_channels=conv.num_outputs)
-        return passed.reshape(-1, conv.num_outputs)
+        return passed.reshape(-1)
 
     return around
 
 
 def _activated(outputs: Array, coefficients: Array, around: Array | None = None) -> Array:
     """The relu of normalised outputs, and of a shortcut."""
-    normal = outputs.astype(jnp.float32) * coefficients[0] + coefficients[1]
-    total = normal if around is None else normal + around.astype(jnp.float32)
-    return relu(total).astype(outputs.dtype)
+    pixels = outputs.reshape(-1, coefficients.shape[1])
+    normal = pixels.astype(jnp.float32) * coefficients[0] + coefficients[1]
+    total = normal if around is None else normal + around.reshape(pixels.shape).astype(jnp.float32)
+    return relu(total).astype(outputs.dtype).reshape(-1)
 
 
 def _forward(
@@ -132,7 +154,7 @@ def _forward(
 ) -> tuple[tuple[Array, list[Running]], tuple]:
     """Results, and what the gradient needs."""
     sizes = _sizes(trunk, images, layers)
-    kernels = _kernels(layers, images.dtype)
+    weights = _weights(layers, images.dtype)
     saved: list[_Saved] = []
     new: list[Running] = []
     counter = jnp.zeros((1,), jnp.int32)
@@ -140,35 +162,36 @@ def _forward(
     def convolve(hidden: Array) -> tuple[Array, Array]:
         nonlocal counter
         i = len(saved)
-        norm = Norm(layers[i].scale, layers[i].bias, *running[i])
-        outputs, coefficients, *statistics, counter = forward(
-            hidden, kernels[i], norm, counter, conv=sizes[i], interpret=trunk.interpret
+        outputs, coefficients, statistics, counter = forward(
+            hidden, weights[i], running[i], counter, conv=sizes[i], interpret=trunk.interpret
         )
         saved.append(_Saved(hidden, outputs, coefficients))
-        new.append(Running(*statistics))
+        new.append(statistics)
         return outputs, coefficients
 
     missing = sizes[0].num_inputs - images.shape[-1]
     pixels = jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, missing)))
-    hidden = _activated(*convolve(pixels.reshape(-1, sizes[0].num_inputs)))
+    hidden = _activated(*convolve(pixels.reshape(-1)))
     for first in sizes[1::2]:
         inner = _activated(*convolve(hidden))
         hidden = _activated(*convolve(inner), _around(trunk, first)(hidden))
-    features = jnp.mean(hidden.reshape(len(images), -1, hidden.shape[-1]), 1, dtype=jnp.float32)
-    return (features, new), (saved, hidden, kernels, images, layers, running, counter)
+    shape = (len(images), -1, sizes[-1].num_outputs)
+    features = jnp.mean(hidden.reshape(shape), 1, dtype=jnp.float32)
+    return (features, new), (saved, hidden, weights, images, layers, running, counter)
 
 
 def _backward(trunk: Trunk, residuals: tuple, cotangents: tuple) -> tuple:
     """Gradients of images and layers; the cotangents of the statistics are dropped."""
-    saved, hidden, kernels, images, layers, running, counter = residuals
+    saved, hidden, weights, images, layers, running, counter = residuals
     sizes = _sizes(trunk, images, layers)
     of_layers: list[Layer] = []  # from the last on
 
     def of_outputs(i: int, grads: Array, back: Array) -> Array:
         """Gradients of a convolution's outputs, from those of their normalised values."""
-        outputs = saved[i].outputs.astype(jnp.float32)
-        wide = back[0] * grads.astype(jnp.float32) + back[1] * outputs + back[2]
-        return wide.astype(grads.dtype)
+        outputs, wide = (
+            x.reshape(-1, back.shape[1]).astype(jnp.float32) for x in (saved[i].outputs, grads)
+        )
+        return (back[0] * wide + back[1] * outputs + back[2]).astype(grads.dtype).reshape(-1)
 
     def keep(i: int, of_kernel: Array, back: Array) -> None:
         real = of_kernel[:, : layers[i].kernel.shape[2]].reshape(layers[i].kernel.shape)
@@ -179,7 +202,7 @@ def _backward(trunk: Trunk, residuals: tuple, cotangents: tuple) -> tuple:
         nonlocal counter
         before = (saved[i - 1].outputs, saved[i - 1].coefficients, *past)
         grads, back_of_before, of_kernel, counter = gradients(
-            saved[i].inputs, of_outputs(i, grads, back), kernels[i], before, counter,
+            saved[i].inputs, of_outputs(i, grads, back), weights[i], before, counter,
             conv=sizes[i], interpret=trunk.interpret,
         )  # fmt: skip
         keep(i, of_kernel, back)
@@ -198,23 +221,22 @@ def _backward(trunk: Trunk, residuals: tuple, cotangents: tuple) -> tuple:
     stem = layers[0].kernel.astype(images.dtype)
     _, of_images = jax.vjp(lambda pixels: conv2d(pixels, stem), images)  # dropped if not used
     nothing = jax.tree.map(jnp.zeros_like, running)
-    shape = (*images.shape[:3], grads.shape[-1])
-    return *of_images(grads.reshape(shape)), of_layers[::-1], nothing
+    return *of_images(grads.reshape(*images.shape[:3], -1)), of_layers[::-1], nothing
 
 
 def _of_mean(hidden: Array, of_features: Array) -> Array:
-    """Gradients of the last relu's argument, ``[pixels, C]``."""
-    count = hidden.shape[0] // len(of_features)
-    shape = (len(of_features), count, hidden.shape[-1])
-    grads = jnp.where(hidden.reshape(shape) > 0, of_features[:, None] / count, 0)
-    return grads.astype(hidden.dtype).reshape(hidden.shape)
+    """Gradients of the last relu's argument, flat."""
+    pixels = hidden.reshape(len(of_features), -1, of_features.shape[1])
+    grads = jnp.where(pixels > 0, of_features[:, None] / pixels.shape[1], 0)
+    return grads.astype(hidden.dtype).reshape(-1)
 
 
 def _back_of_last(grads: Array, saved: _Saved) -> Array:
     """`backward_norm` of the last layer, whose gradients no kernel has summed."""
-    wide = grads.astype(jnp.float32)
-    sums = wide.sum(0), (wide * saved.outputs.astype(jnp.float32)).sum(0)
-    return jnp.stack(backward_norm(*sums, tuple(saved.coefficients), len(grads)))
+    channels = saved.coefficients.shape[1]
+    wide, outputs = (x.reshape(-1, channels).astype(jnp.float32) for x in (grads, saved.outputs))
+    sums = wide.sum(0), (wide * outputs).sum(0)
+    return jnp.stack(backward_norm(*sums, tuple(saved.coefficients), len(wide)))
 
 
 train_features.defvjp(_forward, _backward)
