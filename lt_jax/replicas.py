@@ -147,7 +147,12 @@ def make_replicas(
     step = (
         one_row(train_step)
         if per_call == 1
-        else several(train_step, num_replicas if vmapped else 1)
+        else several(
+            train_step,
+            num_replicas if vmapped else 1,
+            # Few kernels are what a GPU needs, and weights that FSDP splits stay by themselves.
+            packed=jax.default_backend() == "gpu" and not fsdp,
+        )
     )
     programs = _Programs(
         init=start,

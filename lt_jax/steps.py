@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from lt_jax import augment
 from lt_jax.metrics import Scoring
 from lt_jax.objectives import Objective
+from lt_jax.packing import packing
 from lt_jax.sharding import split_batch
 from lt_jax.state import Network, TrainState
 
@@ -201,18 +202,49 @@ def make_train_step(
     return TrainStep(draw, update)
 
 
-def several(step: TrainStep, copies: int = 1) -> Steps:
-    """The step over rows of indices ``[K, B]`` in one program; `copies` of it run side by side."""
+def several(step: TrainStep, copies: int = 1, *, packed: bool = False) -> Steps:
+    """The step over rows of indices ``[K, B]`` in one program.
+
+    Args:
+      step: one update.
+      copies: how many of the program run side by side.
+      packed: whether the steps pass on small weights and what the optimizer keeps of them as one
+        array, see `packing`: the same numbers, in fewer kernels.
+
+    Returns:
+      ``(state, key, split, rows) -> (state, losses [K])``.
+    """
+    loop = _packed_scan if packed else jax.lax.scan
 
     def run(state: TrainState, key: Array, split: Split, rows: Array) -> tuple[TrainState, Array]:
         numbers_each = sum(math.prod(x.shape[1:]) for x in (split.images, split.labels))
         if copies * rows.size * numbers_each * 4 > _BYTES_AT_ONCE:
-            return jax.lax.scan(lambda s, row: step(s, key, split, row), state, rows)
+            return loop(lambda s, row: step(s, key, split, row), state, rows)
         numbers = state.step + jnp.arange(len(rows))
         batches = jax.vmap(step.draw, in_axes=(0, None, None, 0))(numbers, key, split, rows)
-        return jax.lax.scan(step.update, state, batches)
+        return loop(step.update, state, batches)
 
     return run
+
+
+def _packed_scan(
+    update: Callable[[TrainState, Any], tuple[TrainState, Array]], state: TrainState, inputs: Any
+) -> tuple[TrainState, Array]:
+    """`jax.lax.scan`, between whose steps small weights lie in one array."""
+    (pack, unpack), (pack_memory, unpack_memory) = packing(state.params), packing(state.optimizer)
+
+    def packed(state: TrainState) -> TrainState:
+        return state._replace(params=pack(state.params), optimizer=pack_memory(state.optimizer))
+
+    def unpacked(state: TrainState) -> TrainState:
+        return state._replace(params=unpack(state.params), optimizer=unpack_memory(state.optimizer))
+
+    def body(state: TrainState, row: Any) -> tuple[TrainState, Array]:
+        state, loss = update(unpacked(state), row)
+        return packed(state), loss
+
+    state, losses = jax.lax.scan(body, packed(state), inputs)
+    return unpacked(state), losses
 
 
 def one_row(step: TrainStep) -> Steps:

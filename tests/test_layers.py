@@ -40,6 +40,7 @@ LAYERS = (
     (
         "data",
         "dlsa",
+        "packing",
         "state",
         "two_stage",
         "config_checks",

@@ -21,7 +21,7 @@ from tiny_runs import (
     tiny,
 )
 
-from lt_jax import models, objectives, steps
+from lt_jax import models, objectives, replicas, steps
 from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.train import train
 
@@ -173,18 +173,25 @@ def test_one_and_eight_devices_give_the_same_run(tmp_path):
 
 
 def test_several_steps_in_one_call_are_the_same_run(tmp_path, monkeypatch):
-    """With the same draws, whether a call makes them all before its steps or one at a time."""
+    """With the same draws, whether a call makes them all before its steps or one at a time.
+
+    Also if the steps pass on their small weights in one array, as they do on a GPU.
+    """
     random = {"augment__mixup_alpha": 0.4, "augment__crop_padding": 1, "augment__flip": True}
     train(tiny(**random), tmp_path / "one")
     train(tiny(train__steps_per_call=3, **random), tmp_path / "at_once")
     monkeypatch.setattr(steps, "_BYTES_AT_ONCE", 0)
     train(tiny(train__steps_per_call=3, **random), tmp_path / "in_turn")
-    one, at_once, in_turn = (
-        [r["loss"] for r in rows(tmp_path / name) if r["split"] == "train"]
-        for name in ("one", "at_once", "in_turn")
+    monkeypatch.setattr(
+        replicas, "several", lambda step, copies, packed: steps.several(step, copies, packed=True)
     )
-    np.testing.assert_allclose(one, at_once, rtol=2e-5)
-    np.testing.assert_allclose(one, in_turn, rtol=2e-5)
+    train(tiny(train__steps_per_call=3, **random), tmp_path / "packed")
+    one, *others = (
+        [r["loss"] for r in rows(tmp_path / name) if r["split"] == "train"]
+        for name in ("one", "at_once", "in_turn", "packed")
+    )
+    for losses in others:
+        np.testing.assert_allclose(one, losses, rtol=2e-5)
 
 
 def test_bfloat16_computes_and_float32_stays(tmp_path):

@@ -38,7 +38,7 @@ class Weights(NamedTuple):
       kernels: flat, of layers with the same sizes, ``[layers, 9, Ci, Co]``; any float dtype, they
         are computed in that of the images.
       norms: float32, flat, of every layer batch norm's bias ``[Co]`` and scale ``[Co]``.
-      place: int32 ``[2]``: which of the kernels, and where in `norms` the layer begins.
+      place: int32: which of the kernels, and where in `norms` the layer begins.
     """
 
     kernels: Array

@@ -120,7 +120,8 @@ def _weights(layers: Sequence[Layer], dtype: Any) -> list[Weights]:
         else:
             missing = max(_NARROWEST - shape[2], 0)
             kernels = jnp.pad(layer.kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
-        place = jnp.array([number, begin], jnp.int32)
+        # With a third number, for XLA computes what could be a sequence, in a kernel for each.
+        place = jnp.array([number, begin, -1], jnp.int32)
         weights.append(Weights(kernels.reshape(-1), norms, place))
     return weights
 
