@@ -77,6 +77,8 @@ def _keep_compiled() -> None:
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+        # Also what is quick to compile: before a run starts there are dozens of small programs.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _fail(error: Exception, status: int) -> NoReturn:

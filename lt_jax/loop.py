@@ -88,6 +88,8 @@ class Loop:
     def __init__(self, run: Run, stop: Stop) -> None:
         self.run, self.stop = run, stop
         self.options = run.options
+        # In one program: by itself each of its operations would be compiled.
+        self.learning_rate = jax.jit(run.schedule)
         per_seed = jax.vmap(jax.random.key)(np.asarray(run.seeds, np.uint32))
         if run.stage > 1:  # or the second stage would repeat the draws of the first
             per_seed = jax.vmap(lambda key: jax.random.fold_in(key, run.stage))(per_seed)
@@ -236,7 +238,7 @@ class Loop:
         self._write(
             "train",
             loss=loss.tolist(),
-            learning_rate=float(self.run.schedule(self.step - 1)),
+            learning_rate=float(self.learning_rate(self.step - 1)),
             images_per_second=rate,
         )
         self.bar.report(self.step, float(loss.mean()), rate, left)

@@ -117,17 +117,17 @@ def init_state(
       A `TrainState`.
     """
     params, stats = weights
-    zeros = jax.tree.map(jnp.zeros_like, (params, stats))
-    no_best_yet = Best(
-        jnp.full((), -jnp.inf, jnp.float32), jnp.zeros((), jnp.int32), zeros[0], zeros[1]
-    )
+    best: Best | tuple[()] = ()
+    if keep_best:
+        zeros = jax.tree.map(jnp.zeros_like, (params, stats))
+        best = Best(jnp.full((), -jnp.inf, jnp.float32), jnp.zeros((), jnp.int32), *zeros)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         stats=stats,
         optimizer=optimizer.init(params),
         objective=objective.init(),
-        best=no_best_yet if keep_best else (),
+        best=best,
     )
 
 

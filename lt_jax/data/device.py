@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lt_jax.errors import InputError
 
@@ -39,7 +40,7 @@ def epoch_order(key: jax.Array, num_examples: int, batch_size: int) -> jax.Array
     return order.reshape(steps, batch_size).astype(jnp.int32)
 
 
-def eval_order(num_examples: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
+def eval_order(num_examples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """All examples in order, in batches of one size; padding is marked, nothing is dropped.
 
     Args:
@@ -47,8 +48,8 @@ def eval_order(num_examples: int, batch_size: int) -> tuple[jax.Array, jax.Array
       batch_size: B; may be larger than N.
 
     Returns:
-      Indices, int32 ``[M, B]`` with M = ceil(N / B), 0 where padded; and ``where``, bool
-      ``[M, B]``, false where padded.
+      NumPy arrays: indices, int32 ``[M, B]`` with M = ceil(N / B), 0 where padded; and ``where``,
+      bool ``[M, B]``, false where padded.
 
     Raises:
       InputError: if B is below 1 or N is negative.
@@ -64,14 +65,15 @@ def eval_order(num_examples: int, batch_size: int) -> tuple[jax.Array, jax.Array
             "at least 0 examples"
         )
     batches = -(-num_examples // batch_size)
-    indices = jnp.arange(batches * batch_size, dtype=jnp.int32).reshape(batches, batch_size)
+    # On the host: nothing is compiled for so little.
+    indices = np.arange(batches * batch_size, dtype=np.int32).reshape(batches, batch_size)
     where = indices < num_examples
-    return jnp.where(where, indices, 0), where
+    return np.where(where, indices, 0), where
 
 
 def shared_order(
     num_examples: int, batch_size: int, num_devices: int
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[np.ndarray, np.ndarray]:
     """`eval_order` in batches that devices share evenly.
 
     A set smaller than a batch would be mostly padding; what pads is masked, so that any size can be

@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from lt_jax.models.convolution import conv2d
-from lt_jax.models.initial import he_normal
+from lt_jax.models.initial import constant, he_normal
 
 # For `jax.jit(step, compiler_options=...)` on a CPU: by default XLA hands convolutions to YNNPACK,
 # whose kernel gradients take up to 2.5 times as long as Eigen's; its reductions are good.
@@ -140,10 +140,10 @@ class ConvBatchNorm(nnx.Module):
         """Draws the weights: He normal with fan-in, not truncated."""
         shape = (size, size, num_inputs // groups, num_outputs)
         self.kernel = nnx.Param(he_normal(rngs.params(), shape))
-        self.scale = nnx.Param(jnp.full((num_outputs,), scale, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((num_outputs,), jnp.float32))
-        self.mean = nnx.BatchStat(jnp.zeros((num_outputs,), jnp.float32))
-        self.var = nnx.BatchStat(jnp.ones((num_outputs,), jnp.float32))
+        self.scale = nnx.Param(constant(scale, num_outputs))
+        self.bias = nnx.Param(constant(0, num_outputs))
+        self.mean = nnx.BatchStat(constant(0, num_outputs))
+        self.var = nnx.BatchStat(constant(1, num_outputs))
         self.stride, self.groups, self.dtype = stride, groups, dtype
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:

@@ -12,6 +12,7 @@ from flax import nnx
 from jax import lax
 
 from lt_jax.errors import InputError
+from lt_jax.models.initial import constant, normal
 
 # Squared norm below which a vector counts as zero; its square root is far below any real feature.
 _ZERO_SQUARED_NORM = 1e-24
@@ -85,7 +86,7 @@ class LinearHead(nnx.Module):
             raise InputError(f"head_bias={bias!r}: expected a finite number.")
         init = nnx.initializers.he_normal() if bias == 0 else nnx.initializers.normal(0.01)
         self.kernel = nnx.Param(init(rngs.params(), (num_features, num_classes), jnp.float32))
-        self.bias = nnx.Param(jnp.full((num_classes,), bias, jnp.float32))
+        self.bias = nnx.Param(constant(bias, num_classes))
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """Logits ``[B, C]`` of features ``[B, D]``."""
@@ -117,8 +118,8 @@ class CosineHead(nnx.Module):
 
     def __init__(self, num_features: int, num_classes: int, *, rngs: nnx.Rngs) -> None:
         """Draws the weights: uniform directions, lengths about one."""
-        init = nnx.initializers.normal(num_features**-0.5)
-        self.kernel = nnx.Param(init(rngs.params(), (num_features, num_classes), jnp.float32))
+        shape = (num_features, num_classes)
+        self.kernel = nnx.Param(normal(rngs.params(), shape, num_features**-0.5))
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """Cosines ``[B, C]`` of features ``[B, D]``."""

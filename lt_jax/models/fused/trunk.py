@@ -209,8 +209,7 @@ def _backward(trunk: Trunk, residuals: tuple, cotangents: tuple) -> tuple:
         keep(i, of_kernel, back)
         return grads, back_of_before
 
-    grads = _of_mean(hidden, cotangents[0])
-    back = _back_of_last(grads, saved[-1])
+    grads, back = _of_mean(hidden, cotangents[0], saved[-1])
     for first in range(len(sizes) - 2, 0, -2):
         shortcut = jax.linear_transpose(_around(trunk, sizes[first]), saved[first].inputs)
         past = shortcut(grads)
@@ -225,19 +224,23 @@ def _backward(trunk: Trunk, residuals: tuple, cotangents: tuple) -> tuple:
     return *of_images(grads.reshape(*images.shape[:3], -1)), of_layers[::-1], nothing
 
 
-def _of_mean(hidden: Array, of_features: Array) -> Array:
-    """Gradients of the last relu's argument, flat."""
-    pixels = hidden.reshape(len(of_features), -1, of_features.shape[1])
-    grads = jnp.where(pixels > 0, of_features[:, None] / pixels.shape[1], 0)
-    return grads.astype(hidden.dtype).reshape(-1)
+def _of_mean(hidden: Array, of_features: Array, last: _Saved) -> tuple[Array, Array]:
+    """Gradients of the last relu's argument, flat, and `backward_norm` of the last layer.
 
-
-def _back_of_last(grads: Array, saved: _Saved) -> Array:
-    """`backward_norm` of the last layer, whose gradients no kernel has summed."""
-    channels = saved.coefficients.shape[1]
-    wide, outputs = (x.reshape(-1, channels).astype(jnp.float32) for x in (grads, saved.outputs))
-    sums = wide.sum(0), (wide * outputs).sum(0)
-    return jnp.stack(backward_norm(*sums, tuple(saved.coefficients), len(wide)))
+    All pixels of an image that pass the relu have the same gradient. So the sums over the batch are
+    made of sums over each image, which XLA has many programs for.
+    """
+    shape = (len(of_features), -1, of_features.shape[1])
+    passed = hidden.reshape(shape) > 0
+    shares = (of_features / passed.shape[1]).astype(hidden.dtype)
+    grads = jnp.where(passed, shares[:, None], 0)
+    outputs = last.outputs.reshape(shape).astype(jnp.float32)
+    wide = shares.astype(jnp.float32)
+    total = (wide * jnp.sum(passed, 1, dtype=jnp.float32)).sum(0)
+    product = (wide * jnp.sum(jnp.where(passed, outputs, 0), 1)).sum(0)
+    count = passed.shape[0] * passed.shape[1]
+    back = jnp.stack(backward_norm(total, product, tuple(last.coefficients), count))
+    return grads.reshape(-1), back
 
 
 train_features.defvjp(_forward, _backward)
