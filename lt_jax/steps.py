@@ -208,8 +208,8 @@ def several(step: TrainStep, copies: int = 1, *, packed: bool = False) -> Steps:
     Args:
       step: one update.
       copies: how many of the program run side by side.
-      packed: whether the steps pass on small weights and what the optimizer keeps of them as one
-        array, see `packing`: the same numbers, in fewer kernels.
+      packed: whether the steps pass on small weights and what the optimizer keeps of them as a
+        few arrays, see `packing`: the same numbers, in fewer kernels.
 
     Returns:
       ``(state, key, split, rows) -> (state, losses [K])``.
@@ -230,7 +230,7 @@ def several(step: TrainStep, copies: int = 1, *, packed: bool = False) -> Steps:
 def _packed_scan(
     update: Callable[[TrainState, Any], tuple[TrainState, Array]], state: TrainState, inputs: Any
 ) -> tuple[TrainState, Array]:
-    """`jax.lax.scan`, between whose steps small weights lie in one array."""
+    """`jax.lax.scan`, between whose steps small weights lie together."""
     (pack, unpack), (pack_memory, unpack_memory) = packing(state.params), packing(state.optimizer)
 
     def packed(state: TrainState) -> TrainState:

@@ -24,7 +24,9 @@ def draw_cloud(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float3
     Returns:
       Noise of that shape, independent for every entry.
     """
-    return jnp.clip(jax.random.normal(key, shape, dtype) / 3.0, -1.0, 1.0)
+    cloud = jnp.clip(jax.random.normal(key, shape, dtype) / 3.0, -1.0, 1.0)
+    # Drawn once, not again in each kernel that reads it: weighing that up takes XLA seconds.
+    return jax.lax.optimization_barrier(cloud)
 
 
 def clouded_logits(
