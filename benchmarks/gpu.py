@@ -6,7 +6,8 @@ Every row is a whole training step on images that lie on the device: draw, crop 
 loss, backward, update. Each row is a process of its own; all compile at once, then they are timed
 in turn, round after round, so that what slows the machine slows all of them. A row that is not
 compiled within ``--patience`` seconds is left out and told so. Then both stages of GCL (200 + 30
-epochs) are trained on ``--data``, an .npz for ``arrays:``.
+epochs) are trained on ``--data``, an .npz for ``arrays:``, twice: the second run finds its programs
+compiled.
 
 Needs PyTorch with CUDA beside lt_jax.
 """
@@ -226,7 +227,6 @@ def gcl(cache, name):
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_THREEFRY_GPU_KERNEL_LOWERING": "1",  # random numbers in a kernel that is compiled
     }
     process = subprocess.Popen(command, cwd=HERE.parent, env=environment)
     try:
