@@ -7,18 +7,19 @@ program; on GPU and TPU small networks leave most of the chip idle and `vmap` pa
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from lt_jax.data.sampling import Order
 from lt_jax.metrics import Scoring
 from lt_jax.models.conv import CPU_COMPILER_OPTIONS, GPU_COMPILER_OPTIONS
+from lt_jax.models.convolution import conv2d
 from lt_jax.objectives import Objective
 from lt_jax.sharding import replicated, split_largest, to_devices
 from lt_jax.state import TrainState, offer_best
@@ -72,8 +73,21 @@ def compiler_options() -> dict[str, str] | None:
     """Options of XLA that the steps need to be fast on the backend in use."""
     backend = jax.default_backend()
     if backend == "gpu" and jax.__version_info__ >= (0, 11):  # earlier ones may not know them
+        _start_cudnn()
         return GPU_COMPILER_OPTIONS
     return CPU_COMPILER_OPTIONS if backend == "cpu" else None
+
+
+@functools.cache
+def _start_cudnn() -> None:
+    """Has each GPU of this process compute a convolution that is in no CUDA graph.
+
+    XLA starts cuDNN with the first one, which fails while a graph is recorded. Compiling tries
+    convolutions, and so starts it too; but programs may be found compiled.
+    """
+    images, kernel = np.ones((1, 8, 8, 16), np.float32), np.ones((3, 3, 16, 16), np.float32)
+    for device in jax.local_devices():
+        jax.block_until_ready(conv2d(*jax.device_put((images, kernel), device)))
 
 
 class _Programs(NamedTuple):

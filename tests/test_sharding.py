@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_runs import Killed, PixelNet, dying, leaves, rows, tiny
 
-from lt_jax import models, sharding
+from lt_jax import models, replicas, sharding
 from lt_jax.errors import InputError
 from lt_jax.loop import evaluate
 from lt_jax.models import VisionTransformer
@@ -131,3 +131,16 @@ def test_what_is_found_in_a_step_would_be_a_gather(tmp_path):
     config = tiny(train__num_devices=8, model__name="small", augment__mixup_alpha=1.0)
     kinds = {kind for kind, _ in collectives(compiled_step(config, tmp_path))}
     assert kinds > {"all-reduce"}
+
+
+def test_gpus_compute_a_convolution_before_programs_with_graphs_of_them(monkeypatch):
+    """Each of them, once: XLA cannot start cuDNN while it records a graph."""
+    seen = []
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "__version_info__", (0, 11, 0))
+    monkeypatch.setattr(replicas, "conv2d", lambda x, _: seen.extend(x.devices()) or x)
+    replicas._start_cudnn.cache_clear()
+    for _ in range(2):
+        assert replicas.compiler_options() == replicas.GPU_COMPILER_OPTIONS
+    replicas._start_cudnn.cache_clear()
+    assert seen == jax.local_devices()

@@ -31,13 +31,18 @@ def epoch_order(key: jax.Array, num_examples: int, batch_size: int) -> jax.Array
       >>> epoch_order(jax.random.key(0), 10, 4).shape
       (2, 4)
     """
+    check_batch_size(batch_size, num_examples)
+    steps = num_examples // batch_size
+    order = jax.random.permutation(key, num_examples)[: steps * batch_size]
+    return order.reshape(steps, batch_size).astype(jnp.int32)
+
+
+def check_batch_size(batch_size: int, num_examples: int) -> None:
+    """Refuses a batch below 1 or above the number of examples."""
     if not 1 <= batch_size <= num_examples:
         raise InputError(
             f"batch size is {batch_size}; expected 1 to {num_examples}, the number of examples"
         )
-    steps = num_examples // batch_size
-    order = jax.random.permutation(key, num_examples)[: steps * batch_size]
-    return order.reshape(steps, batch_size).astype(jnp.int32)
 
 
 def eval_order(num_examples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

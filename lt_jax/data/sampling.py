@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from lt_jax.data.device import epoch_order
+from lt_jax.data.device import check_batch_size, epoch_order
 from lt_jax.errors import InputError
 from lt_jax.longtail import SCHEMES, count_classes, sampling_probabilities
 
@@ -151,7 +151,7 @@ def make_order(
         raise InputError(f"sampling.scheme is {scheme!r}; expected one of {', '.join(SCHEMES)}")
     labels = np.asarray(labels)
     num_examples = len(labels)
-    epoch_order(jax.random.key(0), num_examples, batch_size)  # refuses a batch that is too large
+    check_batch_size(batch_size, num_examples)
     if scheme == "instance":
 
         def shuffled(key: Array, epoch: Any) -> Array:
