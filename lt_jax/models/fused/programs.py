@@ -93,19 +93,21 @@ def gradients_block(
 ) -> None:  # fmt: skip
     """Some programs make gradients of the inputs, the others, `lines` of them, of the kernel.
 
-    These take longer and come first, but for a stride of 2, where those have more to do.
+    The longer ones come first, or they would be waited for at the end: those of the kernel, but for
+    a stride of 2.
     """
     images_ref, grads_ref, kernel_ref, place_ref, *before, _ = refs[:-5]
     outputs_ref, sums_ref, back_ref, of_kernel_ref, counter_ref = refs[-5:]
     program = pl.program_id(0)
-    first_of_inputs = lines if conv.stride == 1 else 0
-    of_inputs = program - first_of_inputs
+    is_kernel_first = conv.stride == 1
+    of_inputs = program - lines if is_kernel_first else program
+    of_kernel = program if is_kernel_first else program - parts
     is_of_inputs = (of_inputs >= 0) & (of_inputs < parts)
 
     @pl.when(is_of_inputs)
     def _of_inputs() -> None:
-        total = (images_ref, grads_ref, kernel_ref, place_ref[0], before, outputs_ref, sums_ref)
-        _input_gradient_block(of_inputs, parts, *total, conv=conv, side=side, block=block)
+        arguments = (images_ref, grads_ref, kernel_ref, place_ref[0], before, outputs_ref, sums_ref)
+        _input_gradient_block(of_inputs, parts, *arguments, conv=conv, side=side, block=block)
 
         @pl.when(_is_last(counter_ref, parts, interpret))
         def _finish() -> None:
@@ -118,9 +120,8 @@ def gradients_block(
 
     @pl.when(jnp.logical_not(is_of_inputs))
     def _of_kernel() -> None:
-        number = program if conv.stride == 1 else program - parts
         kernel_gradient_part(
-            number, images_ref, grads_ref, of_kernel_ref,
+            of_kernel, images_ref, grads_ref, of_kernel_ref,
             conv=conv, side=side, steps=steps, interpret=interpret,
         )  # fmt: skip
 

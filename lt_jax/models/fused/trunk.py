@@ -7,6 +7,7 @@ that each layer's are two kernels.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -96,34 +97,54 @@ def _sizes(trunk: Trunk, images: Array, layers: Sequence[Layer]) -> list[Conv]:
 def _weights(layers: Sequence[Layer], dtype: Any) -> list[Weights]:
     """Of every layer, as the kernels take them.
 
-    What is cast or put together is so for all layers at once: a kernel takes longer to start than
+    What is put together or cast is so for all layers at once: a kernel takes longer to start than
     to do that.
     """
-    # In the order in which training packs them, see `lt_jax.packing`: then nothing is moved.
-    in_order = [*layers[1:], layers[0]]
+    norms, begins = _norms(layers)
+    # With a third number, for XLA computes what could be a sequence, in a kernel for each.
+    return [
+        Weights(kernels.reshape(-1), norms, jnp.array([number, begin, -1], jnp.int32))
+        for (kernels, number), begin in zip(_kernels(layers, dtype), begins, strict=True)
+    ]
+
+
+def _norms(layers: Sequence[Layer]) -> tuple[Array, list[int]]:
+    """Biases and scales as one array, and where each layer begins in it.
+
+    In the order in which training packs them, see `lt_jax.packing`: then little is moved.
+    """
+    first, *others = layers
+    in_order = [*others, first]
     norms = jnp.concatenate([x for layer in in_order for x in (layer.bias, layer.scale)])
-    sizes = [layer.bias.size for layer in in_order]
-    begins = [2 * sum(sizes[:i]) for i in range(len(sizes))]
-    begins = [begins[-1], *begins[:-1]]
+    ends = list(itertools.accumulate(2 * layer.bias.size for layer in in_order))
+    return norms, [ends[-2], 0, *ends[:-2]]
+
+
+def _kernels(layers: Sequence[Layer], dtype: Any) -> list[tuple[Array, int]]:
+    """Kernels ``[n, 3, 3, Ci, Co]`` that hold a layer's, and which of the n is its own.
+
+    Wide ones are cast once, all that are alike; narrow ones by the programs that read them.
+    """
     alike: dict[tuple[int, ...], list[Array]] = {}
+    places = []
     for layer in layers:
-        if layer.kernel.shape[2] >= _WIDE:
-            alike.setdefault(layer.kernel.shape, []).append(layer.kernel)
-    together = {shape: jnp.stack(kernels).astype(dtype) for shape, kernels in alike.items()}
-    taken = dict.fromkeys(together, 0)
-    weights = []
-    for layer, begin in zip(layers, begins, strict=True):
-        shape, number = layer.kernel.shape, 0
-        if shape in together:
-            kernels, number = together[shape], taken[shape]
-            taken[shape] += 1
-        else:
-            missing = max(_NARROWEST - shape[2], 0)
-            kernels = jnp.pad(layer.kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
-        # With a third number, for XLA computes what could be a sequence, in a kernel for each.
-        place = jnp.array([number, begin, -1], jnp.int32)
-        weights.append(Weights(kernels.reshape(-1), norms, place))
-    return weights
+        same = alike.setdefault(layer.kernel.shape, [])
+        places.append(len(same))
+        same.append(layer.kernel)
+    wide = {
+        shape: jnp.stack(same).astype(dtype) for shape, same in alike.items() if shape[2] >= _WIDE
+    }
+
+    def alone(kernel: Array) -> Array:
+        missing = max(_NARROWEST - kernel.shape[2], 0)
+        return jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))[None]
+
+    return [
+        (wide[layer.kernel.shape], place)
+        if layer.kernel.shape in wide
+        else (alone(layer.kernel), 0)
+        for layer, place in zip(layers, places, strict=True)
+    ]
 
 
 def _images(flat: Array, conv: Conv) -> Array:
