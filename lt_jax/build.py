@@ -93,9 +93,8 @@ def check_fused(config: Config, mesh: jax.sharding.Mesh) -> None:
 
 def _has_bfloat16_products(device: Any) -> bool:
     """Whether a device is an NVIDIA GPU that multiplies matrices of bfloat16."""
-    capability = str(
-        getattr(device, "compute_capability", "")
-    )  # such as 9.0; of AMD's such as gfx90a
+    # Such as 9.0; of AMD's such as gfx90a.
+    capability = str(getattr(device, "compute_capability", ""))
     return capability.replace(".", "", 1).isdigit() and float(capability) >= 8.0
 
 

@@ -85,7 +85,7 @@ def _evaluated(
     for rows, kept in zip(batches, where, strict=True):
         part, chosen = count(inputs, jnp.asarray(labels, jnp.int32), rows, kept)
         total = part if total is None else metrics.add(total, part)
-        predicted.append(np.asarray(chosen)[:, np.asarray(kept)])
+        predicted.append(np.asarray(chosen)[:, kept])
     return Evaluated(jax.tree.map(np.asarray, total), np.concatenate(predicted, axis=1))
 
 

@@ -209,6 +209,6 @@ def evaluation_batches(
             yield split, indices, counts
         return
     first = jnp.zeros((), jnp.int32)
-    with contextlib.closing(_read(split, np.asarray(rows)[:, None], mesh)) as parts:
+    with contextlib.closing(_read(split, rows[:, None], mesh)) as parts:
         for part, counts in zip(parts, where, strict=True):
             yield part, first, counts

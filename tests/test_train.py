@@ -175,7 +175,7 @@ def test_one_and_eight_devices_give_the_same_run(tmp_path):
 def test_several_steps_in_one_call_are_the_same_run(tmp_path, monkeypatch):
     """With the same draws, whether a call makes them all before its steps or one at a time.
 
-    Also if the steps pass on their small weights in one array, as they do on a GPU.
+    Also if the steps pass on their small weights together, as they do on a GPU.
     """
     random = {"augment__mixup_alpha": 0.4, "augment__crop_padding": 1, "augment__flip": True}
     train(tiny(**random), tmp_path / "one")

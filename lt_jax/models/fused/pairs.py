@@ -23,16 +23,13 @@ from lt_jax.models.fused.tiles import (
     row_of,
     rows,
     spread,
+    wait,
 )
 
 
 def convolve(images_ref: Ref, kernel_ref: Ref, layer: Array, pairs: Array, conv: Conv) -> Array:
     """Outputs float32 ``[N, 2 Co]`` at pairs of pixels; kernels as for `taps`."""
-    total = jnp.zeros((len(pairs), 2 * conv.num_outputs), jnp.float32)
-    for line in range(3):
-        images = _seen(images_ref, pairs, conv, conv.num_inputs, line)
-        total += dot(images, _weights(kernel_ref, layer, conv, line).astype(images.dtype))
-    return total
+    return _product(images_ref, kernel_ref, layer, pairs, conv, back=False)
 
 
 def pull_back(grads_ref: Ref, kernel_ref: Ref, layer: Array, pairs: Array, conv: Conv) -> Array:
@@ -40,11 +37,7 @@ def pull_back(grads_ref: Ref, kernel_ref: Ref, layer: Array, pairs: Array, conv:
 
     That is the convolution with the kernel turned upside down, from outputs to inputs.
     """
-    total = jnp.zeros((len(pairs), 2 * conv.num_inputs), jnp.float32)
-    for line in range(3):
-        grads = _seen(grads_ref, pairs, conv, conv.num_outputs, line)
-        total += dot(grads, _weights_back(kernel_ref, layer, conv, line).astype(grads.dtype))
-    return total
+    return _product(grads_ref, kernel_ref, layer, pairs, conv, back=True)
 
 
 def at_once(_: Conv) -> int:
@@ -68,9 +61,7 @@ def kernel_gradient(
     stored, and then the second is added to the first.
     """
     num_inputs, num_outputs = conv.num_inputs, conv.num_outputs
-    shape = (4 * num_inputs, 2 * num_outputs)
-
-    many = at_once(conv)
+    shape, many = (4 * num_inputs, 2 * num_outputs), at_once(conv)
 
     def add(step: Array, total: Array) -> Array:
         pairs = (part * steps + step) * many + jnp.arange(many)
@@ -87,8 +78,7 @@ def kernel_gradient(
     half = out_ref.shape[0] // 2
     where = second * half + (begin + row) * num_outputs + rem(column, num_outputs)
     triton.store(out_ref.at[where], total, mask=real)
-    if not interpret:
-        triton.debug_barrier()  # until all threads have stored
+    wait(interpret)  # until all threads have stored
     row = row_of(shape[0], num_outputs)
     where = (begin + row) * num_outputs + column_of(shape[0], num_outputs)
     of_each = [
@@ -96,6 +86,24 @@ def kernel_gradient(
         for at in (where, half + where)
     ]
     triton.store(out_ref.at[where], of_each[0] + of_each[1], mask=row < 3 * num_inputs)
+
+
+def _product(
+    seen_ref: Ref, kernel_ref: Ref, layer: Array, pairs: Array, conv: Conv, *, back: bool
+) -> Array:
+    """The convolution, or what takes gradients back, at pairs."""
+    seen, made = _channels(conv, back)
+    total = jnp.zeros((len(pairs), 2 * made), jnp.float32)
+    for line in range(3):
+        tile = _seen(seen_ref, pairs, conv, seen, line)
+        total += dot(tile, _weights(kernel_ref, layer, conv, line, back).astype(tile.dtype))
+    return total
+
+
+def _channels(conv: Conv, back: bool) -> tuple[int, int]:
+    """Of what is seen, and of what is made."""
+    channels = conv.num_inputs, conv.num_outputs
+    return channels[::-1] if back else channels
 
 
 def _seen(ref: Ref, pairs: Array, conv: Conv, channels: int, line: Array | int) -> Array:
@@ -111,22 +119,13 @@ def _seen(ref: Ref, pairs: Array, conv: Conv, channels: int, line: Array | int) 
     return load(ref, spread(begin, width) + column, on)
 
 
-def _weights(kernel_ref: Ref, layer: Array, conv: Conv, line: int) -> Array:
-    """``[4 Ci, 2 Co]``: what takes four pixels of a line to two outputs."""
-    shape = (4 * conv.num_inputs, 2 * conv.num_outputs)
-    row, column = row_of(*shape), column_of(*shape)
-    x = div(row, conv.num_inputs) - div(column, conv.num_outputs)
-    tap = layer * 9 + line * 3 + x
-    row = tap * conv.num_inputs + rem(row, conv.num_inputs)
-    where = row * conv.num_outputs + rem(column, conv.num_outputs)
+def _weights(kernel_ref: Ref, layer: Array, conv: Conv, line: int, back: bool) -> Array:
+    """``[4 seen, 2 made]``: what takes four pixels of a line to the two that are made."""
+    seen, made = _channels(conv, back)
+    row, column = row_of(4 * seen, 2 * made), column_of(4 * seen, 2 * made)
+    x = div(row, seen) - div(column, made)
+    tap = 8 - line * 3 - x if back else line * 3 + x
+    own, other = rem(row, seen), rem(column, made)
+    of_input, of_output = (other, own) if back else (own, other)
+    where = ((layer * 9 + tap) * conv.num_inputs + of_input) * conv.num_outputs + of_output
     return load(kernel_ref, where, (x >= 0) & (x < 3))
-
-
-def _weights_back(kernel_ref: Ref, layer: Array, conv: Conv, line: int) -> Array:
-    """``[4 Co, 2 Ci]``: what takes gradients of four outputs of a line to two inputs."""
-    shape = (4 * conv.num_outputs, 2 * conv.num_inputs)
-    row, column = row_of(*shape), column_of(*shape)
-    x = div(row, conv.num_outputs) - div(column, conv.num_inputs)
-    tap = layer * 9 + (2 - line) * 3 + 2 - x
-    where = (tap * conv.num_inputs + rem(column, conv.num_inputs)) * conv.num_outputs
-    return load(kernel_ref, where + rem(row, conv.num_outputs), (x >= 0) & (x < 3))

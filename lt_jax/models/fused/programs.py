@@ -20,6 +20,7 @@ from lt_jax.models.fused.tiles import (
     row_of,
     rows,
     store,
+    wait,
 )
 
 _TOTAL_TILE = 8192  # partial sums that one program reads at a time
@@ -197,6 +198,5 @@ def _totals(sums_ref: Ref, parts: int, channels: int) -> list[Array]:
 
 def _is_last(counter_ref: Ref, programs: int, interpret: bool) -> Array:
     """Whether all other programs have stored their parts."""
-    if not interpret:
-        triton.debug_barrier()  # all threads of this program have
+    wait(interpret)  # all threads of this program have
     return triton.atomic_add(counter_ref, (jnp.int32(0),), jnp.int32(1)) == programs - 1

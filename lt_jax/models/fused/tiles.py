@@ -96,6 +96,12 @@ def store(ref: Ref, numbers: Array, values: Array, exist: Array) -> None:
     triton.store(ref.at[where], values, mask=spread(exist, width))
 
 
+def wait(interpret: bool) -> None:
+    """For all threads of a program, and what they have stored; simulated ones are one."""
+    if not interpret:
+        triton.debug_barrier()
+
+
 def dot(left: Array, right: Array, contract: tuple[int, int] = (1, 0)) -> Array:
     """Product of matrices in float32, summed over one axis of each."""
     axes = (((contract[0],), (contract[1],)), ((), ()))
