@@ -9,6 +9,10 @@ BIN := $(VENV)/bin
 INSTALL = { $(BIN)/uv pip install --quiet --python $(BIN)/python --editable $(1) || \
 	$(BIN)/python -m pip install --quiet --no-compile --editable $(1); }
 
+# What is imported is kept compiled in .venv, or each of the many processes that the tests start would
+# compile JAX anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-torch lint docs build clean
 
 $(BIN)/pip:
