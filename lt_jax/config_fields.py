@@ -120,8 +120,8 @@ TRAIN = {
     "checkpoint_every_epochs": "epochs between checkpoints",
     "keep_checkpoints": "how many are kept, at least 2",
     "log_every_steps": "a row of metrics at the end of the call that reaches a multiple",
-    "steps_per_call": "updates in one program; 0: 1 on CPU, 20 elsewhere, 1 of streamed images;"
-    " the last one of an epoch makes what is left",
+    "steps_per_call": "updates in one program; 0: 1 on CPU and of streamed images, elsewhere about"
+    " 20, the last one of an epoch makes what is left",
     "num_devices": "over which batches are split; 0: all. May differ when a run goes on",
     "fsdp": "weights, momenta and best weights are split over the devices too, for networks that"
     " do not fit on one; one replica. May differ when a run goes on",

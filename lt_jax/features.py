@@ -39,9 +39,10 @@ def feature_program(frozen: Frozen, mesh: Mesh) -> Program:
         chosen = plain_inputs(split, shared(indices, mesh))
         return frozen.network.features(params, stats, chosen)
 
-    return jax.jit(
+    compiled = jax.jit(
         forward, out_shardings=sharding.replicated(mesh), compiler_options=compiler_options()
     )
+    return sharding.awaited(compiled, mesh)
 
 
 def feature_splits(

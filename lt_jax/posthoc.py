@@ -105,7 +105,9 @@ def _counter(stage: SecondStage, made: PostHoc, mesh: Mesh) -> Count:
 
     over_values = jax.vmap(one, in_axes=(0, None, None, None, None))
     axes = Split(0, None, None, None)
-    over_replicas = jax.jit(jax.vmap(over_values, in_axes=(0, 0, axes, None, None)))
+    over_replicas = sharding.awaited(
+        jax.jit(jax.vmap(over_values, in_axes=(0, 0, axes, None, None))), mesh
+    )
     memory = sharding.to_devices(made.memory, sharding.replicated(mesh))
 
     def count(numbers: np.ndarray, split: Split) -> metrics.Counts:

@@ -20,7 +20,7 @@ from lt_jax.loop import Config, Run
 from lt_jax.metrics import scoring_for
 from lt_jax.objectives import Objective, alternatives
 from lt_jax.optimizers import make_optimizer, make_schedule
-from lt_jax.replicas import make_replicas, use_vmap
+from lt_jax.replicas import make_replicas, updates_per_call, use_vmap
 from lt_jax.state import Network, init_state
 from lt_jax.steps import NOT_ON_PIXELS, Split, make_eval_step, make_train_step
 from lt_jax.writers import say_once
@@ -196,7 +196,9 @@ def assemble(
         objective,
         vmapped=vmapped or fsdp,
         num_replicas=len(seeds),
-        steps_per_call=1 if is_streamed(splits["train"]) else options["steps_per_call"],
+        steps_per_call=1
+        if is_streamed(splits["train"])
+        else updates_per_call(options["steps_per_call"], training.steps_per_epoch),
         mesh=mesh,
         split_axes=split_axes,
         fsdp=fsdp,

@@ -8,6 +8,7 @@ program; on GPU and TPU small networks leave most of the chip idle and `vmap` pa
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from lt_jax.metrics import Scoring
 from lt_jax.models.conv import CPU_COMPILER_OPTIONS, GPU_COMPILER_OPTIONS
 from lt_jax.models.convolution import conv2d
 from lt_jax.objectives import Objective
-from lt_jax.sharding import replicated, split_largest, to_devices
+from lt_jax.sharding import awaited, replicated, split_largest, to_devices
 from lt_jax.state import TrainState, offer_best
 from lt_jax.steps import EvalStep, Split, TrainStep, one_row, several
 
@@ -68,6 +69,29 @@ def use_vmap(mode: str, num_replicas: int) -> bool:
     if mode == "auto":
         return num_replicas > 1 and jax.default_backend() != "cpu"
     return mode == "vmap"
+
+
+def updates_per_call(asked: int, steps_per_epoch: int) -> int:
+    """How many updates one program makes: as many as were asked for, or what suits the backend.
+
+    That is 1 on CPU, where XLA runs convolutions inside loops many times slower. Elsewhere it is
+    the divisor of the epoch from 10 to 200 that is nearest to 20, as what is left of an epoch would
+    be a second program to compile; 20 if there is none.
+
+    Args:
+      asked: 0 to choose.
+      steps_per_epoch: which calls make up together.
+
+    Example:
+      >>> updates_per_call(8, 96)
+      8
+    """
+    if asked:
+        return asked
+    if jax.default_backend() == "cpu":
+        return 1
+    whole = [many for many in range(10, 201) if steps_per_epoch % many == 0]
+    return min(whole, key=lambda many: abs(math.log(many / 20)), default=20)
 
 
 def compiler_options() -> dict[str, str] | None:
@@ -129,8 +153,7 @@ def make_replicas(
       objective: what the steps minimise.
       vmapped: side by side, or one after another.
       num_replicas: R.
-      steps_per_call: updates per dispatch; 0 for 1 on CPU, where XLA runs convolutions inside
-        loops many times slower, and 20 elsewhere.
+      steps_per_call: updates in one program, see `updates_per_call`.
       mesh: devices that share each batch.
       split_axes: None if all replicas see the same arrays; or, side by side only, a `Split` with 0
         for those of which every replica has its own along a leading axis.
@@ -141,7 +164,6 @@ def make_replicas(
       `Replicas`.
     """
     everywhere = replicated(mesh)
-    per_call = steps_per_call or (1 if jax.default_backend() == "cpu" else 20)
 
     def compiled(
         function: Callable[..., Any], in_axes: Any, *, split: bool = fsdp, **options: Any
@@ -161,7 +183,7 @@ def make_replicas(
 
     step = (
         one_row(train_step)
-        if per_call == 1
+        if steps_per_call == 1
         else several(
             train_step,
             num_replicas if vmapped else 1,
@@ -175,20 +197,22 @@ def make_replicas(
         order=jax.jit(jax.vmap(order, in_axes=(0, None)), out_shardings=everywhere),
         advance=compiled(step, (0, 0, split_axes, 0), donate_argnums=0),
         # What the host reads is whole everywhere.
-        evaluate=compiled(eval_step, (0, 0, split_axes, None, None), split=False),
+        evaluate=awaited(compiled(eval_step, (0, 0, split_axes, None, None), split=False), mesh),
         total=scoring.total,
         report=compiled(objective.report, (0,), split=False),
         offer=compiled(offer_best, (0, 0)),
     )
     if not vmapped:
-        return _in_turn(programs, num_replicas, per_call, everywhere)
+        # Side by side a step waits for the last one, whose results it changes.
+        programs = programs._replace(advance=awaited(programs.advance, mesh))
+        return _in_turn(programs, num_replicas, steps_per_call, everywhere)
 
     def put(states: TrainState) -> TrainState:
         if fsdp:
             return jax.tree.map(lambda leaf: to_devices(leaf, _where(mesh, leaf)), states)
         return to_devices(states, everywhere)
 
-    return _side_by_side(programs, per_call, put)
+    return _side_by_side(programs, steps_per_call, put)
 
 
 def _where(mesh: Mesh, leaf: Any) -> NamedSharding:

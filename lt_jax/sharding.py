@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lt_jax.errors import InputError
+
+T = TypeVar("T")
 
 BATCH_AXIS = "batch"
 _SMALL = 1 << 14  # elements; splitting fewer saves no memory worth the traffic
@@ -76,6 +79,25 @@ def to_devices(tree: Any, sharding: NamedSharding) -> Any:
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
     return jax.tree.map(everywhere, tree)
+
+
+def awaited(program: Callable[..., T], mesh: Mesh) -> Callable[..., T]:
+    """A compiled program that is called many times in a row; of several CPU devices, one at a time.
+
+    XLA runs all CPU devices in one pool of threads. There a program waits for the same one on the
+    other devices, and where 32 are queued on a device the next one waits for room: when those waits
+    hold all threads, none is left for what they wait for, and XLA ends the process.
+
+    Args:
+      program: whose results take a while.
+      mesh: devices that it runs on.
+
+    Returns:
+      The program itself, or one whose results are there when it returns.
+    """
+    if mesh.size == 1 or mesh.devices.flat[0].platform != "cpu":
+        return program
+    return lambda *arguments: jax.block_until_ready(program(*arguments))
 
 
 def split_largest(mesh: Mesh, shape: tuple[int, ...], *, first: int = 0) -> NamedSharding:

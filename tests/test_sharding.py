@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_runs import Killed, PixelNet, dying, leaves, rows, tiny
@@ -133,6 +134,18 @@ def test_what_is_found_in_a_step_would_be_a_gather(tmp_path):
     assert kinds > {"all-reduce"}
 
 
+def test_many_programs_in_a_row_do_not_wait_for_each_other_for_ever():
+    """Forty products that eight CPU devices sum; queued at once XLA would end the process."""
+    mesh = sharding.make_mesh(8)
+    program = jax.jit(
+        lambda x: jnp.sum(x @ x.swapaxes(1, 2)), out_shardings=sharding.replicated(mesh)
+    )
+    ones = jax.device_put(np.ones((8, 300, 300), np.float32), sharding.split_batch(mesh))
+    results = [sharding.awaited(program, mesh)(ones) for _ in range(40)]
+    assert {float(result) for result in results} == {8 * 300.0**3}
+    assert sharding.awaited(program, sharding.make_mesh(1)) is program
+
+
 def test_gpus_compute_a_convolution_before_programs_with_graphs_of_them(monkeypatch):
     """Each of them, once: XLA cannot start cuDNN while it records a graph."""
     seen = []
@@ -144,3 +157,15 @@ def test_gpus_compute_a_convolution_before_programs_with_graphs_of_them(monkeypa
         assert replicas.compiler_options() == replicas.GPU_COMPILER_OPTIONS
     replicas._start_cudnn.cache_clear()
     assert seen == jax.local_devices()
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "many"),
+    [(96, 24), (97, 97), (193, 193), (200, 20), (389, 20), (7, 20)],
+)
+def test_an_epoch_on_an_accelerator_is_calls_of_one_program(monkeypatch, steps_per_epoch, many):
+    """About 20 steps each; a second program only where an epoch cannot be divided."""
+    assert replicas.updates_per_call(0, steps_per_epoch) == 1  # on a CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert replicas.updates_per_call(0, steps_per_epoch) == many
+    assert replicas.updates_per_call(3, steps_per_epoch) == 3

@@ -77,6 +77,7 @@ def count(
     )
 
 
+@jax.jit  # one program, not one for each of their fields
 def add(a: Counts, b: Counts) -> Counts:
     """Counts of both."""
     return jax.tree.map(jnp.add, a, b)
