@@ -53,6 +53,16 @@ def folder_of(name: str | os.PathLike[str]) -> Path:
     return cast(Path, epath.Path(text))
 
 
+def path_between(folder: Path, other: Path) -> str:
+    """How to come from one folder to another; empty if one of them is in a bucket.
+
+    Example:
+      >>> path_between(Path("/runs/tables/a"), Path("/runs/ce"))
+      '../../ce'
+    """
+    return "" if is_remote(folder) or is_remote(other) else os.path.relpath(other, folder)
+
+
 def output_file(name: str | os.PathLike[str]) -> Path:
     """A file that is to be written, by its name, see `folder_of`.
 

@@ -18,7 +18,7 @@ from lt_jax.checkpoint import read_step
 from lt_jax.configuration import first_stage, plain, read_config
 from lt_jax.data import Dataset
 from lt_jax.errors import InputError
-from lt_jax.files import files_in, folder_of
+from lt_jax.files import files_in, folder_of, path_between
 from lt_jax.loop import Config
 from lt_jax.objectives import Objective
 from lt_jax.prepare import data_fingerprint, make_training, seeds_of
@@ -86,7 +86,11 @@ class SecondStage(NamedTuple):
         """Makes the folder, and notes in it what is started from."""
         workdir.claim(self.config, self.folder)
         if not (self.folder / workdir.FROM).exists():
-            workdir.write_json(self.folder / workdir.FROM, {"weights": self.stage1.identity()})
+            start = {
+                "weights": self.stage1.identity(),
+                "folder": path_between(self.folder, self.stage1.folder),
+            }
+            workdir.write_json(self.folder / workdir.FROM, start)
 
 
 _DECISIVE = ("data", "model", "objective", "sampling", "augment", "optimizer")
@@ -171,6 +175,24 @@ def _check_same_stage(here: Config, there: Config, path: Path) -> None:
                 f"stage 1 in {path} was trained {what}: {name} = {other.get(name)!r}, and this"
                 f" config has {own.get(name)!r}"
             )
+
+
+def started_from(folder: Path, given: str) -> str | Path:
+    """Where the first stage of a second one is, also if both were moved together.
+
+    Args:
+      folder: of the second stage.
+      given: the folder of the first, as it was named when the second was started.
+
+    Returns:
+      What lies where it did as seen from `folder`; else what was given.
+    """
+    if folder.name == workdir.STAGE2:  # of a run of both
+        return folder.parent / workdir.STAGE1
+    path = folder / workdir.FROM
+    relative = json.loads(path.read_text()).get("folder") if path.exists() else None
+    there = folder / relative if relative else None
+    return there if there and there.is_dir() else given
 
 
 def check_same_start(folder: Path, stage1: Stage1) -> None:

@@ -75,15 +75,17 @@ def plan(configs: Mapping[str, ConfigDict]) -> list[Row]:
     return rows
 
 
-def check(rows: Sequence[Row], folder: Path) -> Dataset:
+def check(rows: Sequence[Row], folder: Path) -> Dataset | None:
     """Refuses rows that could not run, before the first of them does.
+
+    Those that have finished need neither the data nor a device on which they would run.
 
     Args:
       rows: from `plan`.
       folder: of the sweep.
 
     Returns:
-      The data set of all rows.
+      The data set of all rows; None if all have finished.
 
     Raises:
       InputError: naming the row, or two that are on different data and so make no table.
@@ -95,16 +97,20 @@ def check(rows: Sequence[Row], folder: Path) -> Dataset:
                 f"rows {rows[0].name!r} and {row.name!r} are on different data; expected one table"
                 " for each"
             )
+    own = [row for row in rows if not row.same_as]
+    for row in own:
+        workdir.check_config_matches(row.config, folder / row.name)
+    to_run = [row for row in own if workdir.finished_summary(folder / row.name) is None]
+    if not to_run:
+        return None
     dataset = load_dataset(data)
-    for row in rows:
+    for row in to_run:
         try:
             prepare(first_stage(row.config), folder, dataset)
             if row.stage1:
                 check_second_stage(row.config, dataset)
         except InputError as error:
             raise InputError(f"row {row.name!r}: {error}") from error
-        if not row.same_as:
-            workdir.check_config_matches(row.config, folder / row.name)
     return dataset
 
 
@@ -114,13 +120,13 @@ def _identity(config: ConfigDict) -> str:
     return json.dumps([decisive(fields), fields["seed"], fields["replicas"]])
 
 
-def run_row(row: Row, folder: Path, dataset: Dataset) -> Summary | None:
+def run_row(row: Row, folder: Path, dataset: Dataset | None) -> Summary | None:
     """Runs a row, or what is missing of it.
 
     Args:
       row: from `plan`.
       folder: of the sweep.
-      dataset: of the row.
+      dataset: of the row; None to load it where it is needed.
 
     Returns:
       Its summary; None if a signal stopped it.

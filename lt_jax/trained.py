@@ -26,7 +26,14 @@ from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.prepare import make_training
 from lt_jax.retrain import trained_classifier
-from lt_jax.stage1 import Stage1, check_same_start, find_stage1, load_frozen, read_states
+from lt_jax.stage1 import (
+    Stage1,
+    check_same_start,
+    find_stage1,
+    load_frozen,
+    read_states,
+    started_from,
+)
 from lt_jax.state import TrainState, init_state
 from lt_jax.two_stage import DIVIDED, NCM_FEATURES, POST_HOC
 
@@ -241,12 +248,10 @@ def _computed(run: Chosen) -> Trained:
 
 
 def _divided(run: Chosen) -> Trained:
-    """The parts of a division, whose first stage lies beside it, or where it was found then."""
+    """The parts of a division, whose first stage lies where it did then, as seen from it."""
     config, folder = run.config, run.folder
     options = options_of(config["retrain"])
-    beside = folder.name == workdir.STAGE2
-    from_folder = folder.parent / workdir.STAGE1 if beside else run.summary["stage1"]["workdir"]
-    stage1 = find_stage1(config, from_folder)
+    stage1 = find_stage1(config, started_from(folder, run.summary["stage1"]["workdir"]))
     check_same_start(folder, stage1)
     frozen = load_frozen(stage1, run.dataset, config["retrain"]["weights"])
     division = read_division(

@@ -245,12 +245,18 @@ def test_a_finished_run_is_left_alone_and_another_config_refused(done, tmp_path)
     assert snapshot(folder) == before
 
 
-def test_on_eight_devices_it_is_the_same(done, tmp_path):
-    """Stage 1 of one device, features computed by eight."""
-    config = start_from(done, tmp_path, num_devices=8)
-    summary = retrain(config, tmp_path / "second", tmp_path / "stage1")
+def test_on_eight_devices_it_is_the_same_and_both_stages_can_be_moved(done, tmp_path, monkeypatch):
+    """Stage 1 of one device, features computed by eight; it is found again where both lie now."""
+    here = tmp_path / "here"
+    config = start_from(done, here, num_devices=8)
+    monkeypatch.chdir(here)
+    summary = retrain(config, "tables/second", "stage1")
     found, expected = (s["test"]["last"]["mean"]["top1"] for s in (summary, done[2]))
     assert found == pytest.approx(expected, abs=0.02)
+    monkeypatch.chdir(tmp_path)
+    here.rename("moved")
+    model = exported(tmp_path / "moved/tables/second", tmp_path / "out", seed=1)
+    assert_scores(model, load_dataset(config.data), summary["test"]["last"]["replicas"][1])
 
 
 def test_a_loss_that_is_not_finite_stops_it(done, tmp_path):

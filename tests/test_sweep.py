@@ -95,6 +95,18 @@ def test_a_row_that_cannot_be_run_is_refused_before_any_is(tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
+def test_a_finished_sweep_is_written_anew_without_its_data_or_device(tmp_path, monkeypatch):
+    """Also one that was trained on a GPU, with kernels that do not run here."""
+    config = tiny(train__epochs=1)
+    tables = []
+    run_sweep({"a": config}, tmp_path, tables.append)
+    for name in ("load_dataset", "prepare"):
+        monkeypatch.setattr(sweep, name, None)
+    config.model.fused = True  # which may differ, but is refused where it would run
+    assert run_sweep({"a": config}, tmp_path, tables.append) == {}
+    assert tables[0] == tables[1]
+
+
 def fake_runs(monkeypatch, outcome):
     """Rows that are not run: `outcome` says by folder name what comes of each."""
     ran = []
