@@ -109,11 +109,11 @@ def candidates_of(config: ConfigDict, over: Sequence[str]) -> Grid:
       ([0.0, 2.0], [(0,), (2,)])
     """
     if not 1 <= len(over) <= 2:
-        raise InputError(f"--tune was given {len(over)} times; expected one field or two")
+        raise InputError(f"tune was given {len(over)} fields; expected one or two")
     axes = dict(_axis(config, text) for text in over)
     stages = {field.startswith("retrain.") for field in axes}
     if len(axes) < len(over) or len(stages) > 1:
-        raise InputError(f"--tune is {list(over)!r}; expected two fields of the same stage")
+        raise InputError(f"tune is {list(over)!r}; expected two fields of the same stage")
     configs = []
     for values in itertools.product(*axes.values()):
         copy = config.copy_and_resolve_references()
@@ -127,8 +127,9 @@ def _axis(config: ConfigDict, text: str) -> tuple[str, tuple[float, ...]]:
     field, _, listed = text.partition("=")
     if not field.startswith(("objective.", "retrain.objective.")):
         raise InputError(
-            f"--tune is {text!r}; expected numbers of an objective, such as"
-            " 'objective.transforms.focal.gamma=0,1,2'; other fields are compared by --over"
+            f"tune is {text!r}; expected numbers of an objective, such as"
+            " 'objective.transforms.focal.gamma=0,1,2'; other fields are compared by"
+            " launch/sweep.py --over"
         )
     if not has_field(config, field):
         raise InputError(f"config has no field {field!r}")
@@ -138,7 +139,7 @@ def _axis(config: ConfigDict, text: str) -> tuple[str, tuple[float, ...]]:
         values = []
     numbers = [isinstance(v, (int, float)) and not isinstance(v, bool) for v in values]
     if not all(numbers) or len({float(v) for v in values}) < max(len(values), 2):
-        raise InputError(f"--tune is {text!r}; expected two or more different numbers after the =")
+        raise InputError(f"tune is {text!r}; expected two or more different numbers after the =")
     return field, tuple(values)
 
 
