@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lt_jax import cli, pictures, report
+from lt_jax import cli, pictures, tables
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.settings import load_configs
@@ -50,8 +50,8 @@ def main() -> None:
         say(f"methods that failed: {', '.join(failed)}.")
         sys.exit(cli.NOT_FINITE)
     pictures.save_comparison(summaries[-1], folder / "comparison.png")
-    report.write_tables(summaries[-1], folder)
-    report.print_table(summaries[-1])
+    tables.write_tables(summaries[-1], folder)
+    tables.print_table(summaries[-1])
 
 
 if __name__ == "__main__":

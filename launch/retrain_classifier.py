@@ -12,10 +12,10 @@ from absl import flags
 
 from lt_jax import cli
 from lt_jax.configuration import with_stage
-from lt_jax.report import tell
 from lt_jax.retrain import retrain
 from lt_jax.settings import override
 from lt_jax.stage1 import config_of
+from lt_jax.tables import tell
 
 FROM = flags.DEFINE_string("from_workdir", None, "Folder of the finished run of stage 1.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the second stage.")

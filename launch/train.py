@@ -6,7 +6,7 @@ python launch/train.py --config=configs/digits.py:cb_focal --config.replicas=5 -
 from ml_collections import ConfigDict
 
 from lt_jax import cli
-from lt_jax.report import tell
+from lt_jax.tables import tell
 from lt_jax.train import train
 
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from lt_jax import dlsa, longtail, metrics
 from lt_jax.dividing_heads import Evaluated
-from lt_jax.report import difference_text, table_rows
 from lt_jax.summaries import Scores, aggregate, undivided
+from lt_jax.tables import difference_text, table_rows
 from lt_jax.writers import say
 
 Labels = npt.NDArray[np.int64]

@@ -16,9 +16,9 @@ from lt_jax.files import write_text
 from lt_jax.loop import Run
 from lt_jax.pictures import dispensable, new_figure, write_figure
 from lt_jax.processes import is_writer
-from lt_jax.report import markdown
 from lt_jax.settings import Grid
 from lt_jax.summaries import EQUAL, label, paired_interval, with_deviation, with_interval
+from lt_jax.tables import markdown
 from lt_jax.workdir import TUNING, write_json
 from lt_jax.writers import say
 

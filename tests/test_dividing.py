@@ -23,11 +23,11 @@ from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.extract import extract_features
 from lt_jax.longtail import gini_coefficient
 from lt_jax.pictures import new_figure
-from lt_jax.report import write_tables
 from lt_jax.retrain import retrain
 from lt_jax.stage1 import Frozen
 from lt_jax.steps import Split
 from lt_jax.summaries import paired_difference, undivided
+from lt_jax.tables import write_tables
 from lt_jax.train import train
 
 SEEDS = 2

@@ -12,9 +12,9 @@ from lt_jax import models
 from lt_jax.errors import InputError, StorageError
 from lt_jax.extract import extract_features
 from lt_jax.files import files_in, folder_of
-from lt_jax.report import write_tables
 from lt_jax.retrain import retrain
 from lt_jax.stage1 import config_of
+from lt_jax.tables import write_tables
 from lt_jax.train import train
 
 pytestmark = [

@@ -21,10 +21,10 @@ from tiny_runs import ROOT, PixelNet, scores, snapshot, tiny
 from lt_jax import models, sweep
 from lt_jax.configuration import base_config, check_config
 from lt_jax.errors import InputError, NonFiniteError
-from lt_jax.report import write_tables
 from lt_jax.reported import read_reported
 from lt_jax.settings import load_configs, override
 from lt_jax.sweep import plan, run_sweep
+from lt_jax.tables import write_tables
 
 CIFAR = runpy.run_path(str(ROOT / "configs/cifar_lt.py"))
 REPORTED = read_reported(ROOT / "results/reported.csv")

@@ -14,8 +14,8 @@ from lt_jax.comparison.runs import Group
 from lt_jax.comparison.significance import ALPHA, Paired, holm, p_text, paired_test, paired_text
 from lt_jax.comparison.svg import panel
 from lt_jax.pictures import draw_knob
-from lt_jax.report import difference_text, table_rows
 from lt_jax.summaries import BEFORE, Scores, columns, compared, headline, label, score_text
+from lt_jax.tables import difference_text, table_rows
 
 
 def score_parts(group: Group) -> list[Part]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lt_jax import environment, report, summaries
+from lt_jax import environment, summaries, tables
 from lt_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +66,7 @@ def test_paired_difference_is_that_of_scipy():
 
 def test_tables_hold_what_was_measured(tmp_path):
     runs = [summary("ce", [0.5, 0.6]), summary("cb", [0.7, 0.9])]
-    report.write_tables(runs, tmp_path)
+    tables.write_tables(runs, tmp_path)
     text = (tmp_path / "table.md").read_text()
     assert "| cb | 2 | 80.0 ± 14.1 |" in text
     assert "+25.0 [" in text
