@@ -54,13 +54,24 @@ def folder_of(name: str | os.PathLike[str]) -> Path:
 
 
 def path_between(folder: Path, other: Path) -> str:
-    """How to come from one folder to another; empty if one of them is in a bucket.
+    """How to come from one folder to another; empty if one of them is in a bucket, one on a disk.
 
     Example:
       >>> path_between(Path("/runs/tables/a"), Path("/runs/ce"))
       '../../ce'
     """
-    return "" if is_remote(folder) or is_remote(other) else os.path.relpath(other, folder)
+    return os.path.relpath(other, folder) if is_remote(folder) == is_remote(other) else ""
+
+
+def path_from(folder: Path, relative: str) -> Path:
+    """Where a path of `path_between` leads.
+
+    Example:
+      >>> path_from(Path("/moved/tables/a"), "../../ce").as_posix()
+      '/moved/ce'
+    """
+    start, text = (_BUCKETS if is_remote(folder) else ""), os.fspath(folder)
+    return folder_of(start + os.path.normpath(os.path.join(text.removeprefix(start), relative)))
 
 
 def output_file(name: str | os.PathLike[str]) -> Path:

@@ -18,7 +18,7 @@ from lt_jax.checkpoint import read_step
 from lt_jax.configuration import first_stage, plain, read_config
 from lt_jax.data import Dataset
 from lt_jax.errors import InputError
-from lt_jax.files import files_in, folder_of, path_between
+from lt_jax.files import files_in, folder_of, path_between, path_from
 from lt_jax.loop import Config
 from lt_jax.objectives import Objective
 from lt_jax.prepare import data_fingerprint, make_training, seeds_of
@@ -191,7 +191,7 @@ def started_from(folder: Path, given: str) -> str | Path:
         return folder.parent / workdir.STAGE1
     path = folder / workdir.FROM
     relative = json.loads(path.read_text()).get("folder") if path.exists() else None
-    there = folder / relative if relative else None
+    there = path_from(folder, relative) if relative else None
     return there if there and there.is_dir() else given
 
 

@@ -11,7 +11,7 @@ from tiny_runs import Killed, PixelNet, dying, leaves, rows, scores, tiny
 from lt_jax import models
 from lt_jax.errors import InputError, StorageError
 from lt_jax.extract import extract_features
-from lt_jax.files import files_in, folder_of
+from lt_jax.files import files_in, folder_of, path_from
 from lt_jax.retrain import retrain
 from lt_jax.stage1 import config_of
 from lt_jax.tables import write_tables
@@ -101,6 +101,9 @@ def test_second_stage_features_and_table(bucket, local, killed, tmp_path):
     assert scores(retrain(given, tmp_path / "crt", there)) == scores(summary)
     start = json.loads(bucket.objects["runs/crt/stage1.json"][0])
     assert start == json.loads((tmp_path / "crt/stage1.json").read_text())
+    assert path_from(folder_of("gs://bucket/runs/crt"), start["folder"]) == folder_of(
+        "gs://bucket/runs/a"
+    )
     (features,) = extract_features("gs://bucket/runs/a", "gs://bucket/features")
     kinds = [path.name.split("-")[0] for path in files_in(features)]
     assert kinds == ["test", "train", "validation"]

@@ -222,14 +222,14 @@ def test_value_that_diverges_is_named(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("over", "message"),
     [
-        ([], "given 0 times"),
+        ([], "given 0 fields"),
         ([f"{GAMMA}=0,1"] * 2, "two fields of the same stage"),
         ([f"{GAMMA}=1"], "two or more different numbers"),
         ([f"{GAMMA}=1,1.0"], "two or more different numbers"),
         ([f"{GAMMA}=one,two"], "two or more different numbers"),
         ([GAMMA], "two or more different numbers"),
         ([f"{GAMMA}=0,-1"], "gamma"),
-        (["optimizer.learning_rate=0.1,0.2"], "compared by --over"),
+        (["optimizer.learning_rate=0.1,0.2"], "compared by launch/sweep.py --over"),
         (["objective.transforms.focal.beta=0,1"], "no field"),
     ],
 )
