@@ -153,12 +153,11 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except (InputError, StorageError):
         raise
-    except OSError as error:
-        raise refusal(folder, error) from error
-    except Exception as error:  # clients of buckets raise many kinds
-        if not is_remote(folder):
+    except Exception as error:
+        if is_remote(folder):  # its client raises many kinds
+            _let_go(error)
+        elif not isinstance(error, OSError):
             raise
-        _let_go(error)
         raise refusal(folder, error) from error
 
 
