@@ -60,7 +60,11 @@ class Checkpoints:
         """
         if processes.is_writer() and not is_remote(self.folder):
             for path in self.folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
-                shutil.rmtree(path, ignore_errors=True)
+                for _ in range(20):  # other arrays than the one that failed may still come
+                    shutil.rmtree(path, ignore_errors=True)
+                    if not path.exists():
+                        break
+                    time.sleep(0.05)
 
     @contextlib.contextmanager
     def _saving(self) -> Iterator[None]:
@@ -182,6 +186,7 @@ class Checkpoints:
         finally:
             with self._saving():
                 self._manager.close()
+            self._drop_partial()  # also what came after one had failed
 
 
 def checksum(state: Any) -> str | None:
