@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_jax import dlsa, metrics, processes, sharding, workdir
+from lt_jax.assembly import seeds_of
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.dividing_blocks import BlockTraining
 from lt_jax.dividing_heads import Evaluated, classified
@@ -29,7 +30,7 @@ from lt_jax.files import write_whole
 from lt_jax.finish import scores_of, write_summary
 from lt_jax.longtail import log_prior
 from lt_jax.pictures import dispensable
-from lt_jax.prepare import put_splits, seeds_of
+from lt_jax.prepare import put_splits
 from lt_jax.stage1 import SecondStage
 from lt_jax.stopping import Stop
 from lt_jax.writers import say

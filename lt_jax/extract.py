@@ -12,12 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lt_jax import processes, sharding, workdir
+from lt_jax.assembly import data_fingerprint, seeds_of
 from lt_jax.data import load_dataset
 from lt_jax.data.feature_files import shard_name
 from lt_jax.errors import InputError
 from lt_jax.features import feature_program, feature_splits
 from lt_jax.files import folder_of, make_folder, write_whole
-from lt_jax.prepare import data_fingerprint, put_splits, seeds_of
+from lt_jax.prepare import put_splits
 from lt_jax.stage1 import Frozen, check_same_images, config_of, find_stage1, load_frozen
 from lt_jax.steps import Split
 from lt_jax.writers import say

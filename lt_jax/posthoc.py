@@ -11,12 +11,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lt_jax import metrics, sharding, workdir
+from lt_jax.assembly import data_fingerprint, seeds_of
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.classifiers import PostHoc, adjusted, nearest_class_mean, tau_normalised
 from lt_jax.data import shared_order
 from lt_jax.features import feature_splits
 from lt_jax.finish import scores_of, write_summary
-from lt_jax.prepare import data_fingerprint, put_splits, seeds_of
+from lt_jax.prepare import put_splits
 from lt_jax.stage1 import SecondStage
 from lt_jax.state import TrainState
 from lt_jax.steps import Split

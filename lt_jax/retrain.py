@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from lt_jax import sharding, workdir
+from lt_jax.assembly import Task, assemble, make_training
 from lt_jax.build import make_model, make_objective
 from lt_jax.classifiers import frozen_network, scaled_logits
 from lt_jax.configuration import check_config
@@ -30,13 +31,7 @@ from lt_jax.loop import Config, Run
 from lt_jax.objectives import Objective
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.posthoc import compute
-from lt_jax.prepare import (
-    assemble,
-    check_augmentation,
-    check_fits,
-    make_training,
-    put_splits,
-)
+from lt_jax.prepare import check_augmentation, check_fits, put_splits
 from lt_jax.replicas import use_vmap
 from lt_jax.stage1 import (
     SecondStage,
@@ -212,7 +207,7 @@ def prepare_classifier(stage: SecondStage, candidates: Sequence[Config] = ()) ->
 
     Args:
       stage: of one of `lt_jax.two_stage.TRAINED`.
-      candidates: see `lt_jax.prepare.make_training`.
+      candidates: see `lt_jax.assembly.make_training`.
 
     Returns:
       A `Run`.
@@ -240,12 +235,7 @@ def prepare_classifier(stage: SecondStage, candidates: Sequence[Config] = ()) ->
         return start(key, own[0]["head"]), stats
 
     return assemble(
-        config,
-        fields,
-        options,
-        stage.folder,
-        dataset,
-        mesh,
+        Task(config, fields, options, stage.folder, dataset, mesh, stage=2),
         training,
         network,
         weights,
@@ -253,7 +243,6 @@ def prepare_classifier(stage: SecondStage, candidates: Sequence[Config] = ()) ->
         # Without convolutions side by side is faster everywhere.
         vmapped=cached or use_vmap(config["replica_mode"], training.copies * config["replicas"]),
         split_axes=Split(0, None, None, None) if cached else None,
-        stage=2,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lt_jax import workdir
+from lt_jax.assembly import data_fingerprint, make_training, seeds_of
 from lt_jax.build import make_model
 from lt_jax.checkpoint import read_step
 from lt_jax.configuration import first_stage, plain, read_config
@@ -21,7 +22,6 @@ from lt_jax.errors import InputError
 from lt_jax.files import files_in, folder_of, path_between, path_from
 from lt_jax.loop import Config
 from lt_jax.objectives import Objective
-from lt_jax.prepare import data_fingerprint, make_training, seeds_of
 from lt_jax.state import Network, init_state
 from lt_jax.summaries import aggregate
 

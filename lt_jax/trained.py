@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_jax import workdir
+from lt_jax.assembly import make_training
 from lt_jax.build import make_model, make_objective
 from lt_jax.classifiers import adjusted, class_mean_logits, tau_normalised
 from lt_jax.configuration import plain, read_config
@@ -24,7 +25,6 @@ from lt_jax.divided import division_logits, read_division
 from lt_jax.dividing import options_of
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
-from lt_jax.prepare import make_training
 from lt_jax.retrain import trained_classifier
 from lt_jax.stage1 import (
     Stage1,

@@ -11,13 +11,14 @@ from flax import nnx
 from tiny_runs import PixelNet, StopAfter, leaves, rows, tiny
 
 from lt_jax import feeding, models, sharding
+from lt_jax.assembly import make_training
 from lt_jax.build import make_model
 from lt_jax.data import StreamedImages, load_dataset, make_order
 from lt_jax.data.decoding import Decoding
 from lt_jax.data.folder_source import Files
 from lt_jax.data.workers import Workers
 from lt_jax.errors import InputError
-from lt_jax.prepare import make_training, prepare
+from lt_jax.prepare import prepare
 from lt_jax.steps import Split, make_train_step
 from lt_jax.train import train
 

@@ -49,7 +49,7 @@ LAYERS = (
         "classifiers",
     ),
     ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "stopping", "loop"),
-    ("settings", "build", "prepare"),
+    ("settings", "build", "assembly", "prepare"),
     ("reported", "summaries", "tables", "pictures", "masking_pictures", "finish"),
     ("tuning_report",),
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),

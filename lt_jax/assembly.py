@@ -1,0 +1,222 @@
+"""A run of a stage, built of its parts: what is minimised, on what, and every compiled function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from lt_jax.build import make_objective
+from lt_jax.data import Dataset, make_order
+from lt_jax.errors import InputError
+from lt_jax.feeding import is_streamed
+from lt_jax.loop import Config, Run
+from lt_jax.metrics import scoring_for
+from lt_jax.objectives import Objective, alternatives
+from lt_jax.optimizers import make_optimizer, make_schedule
+from lt_jax.replicas import make_replicas, updates_per_call
+from lt_jax.state import Network, TrainState, init_state
+from lt_jax.steps import Split, make_eval_step, make_train_step
+
+
+class Task(NamedTuple):
+    """A stage of training: what it is told, what it trains on, and where.
+
+    Attributes:
+      config: of all stages.
+      fields: of this one: ``sampling`` and ``augment``.
+      options: of this one, see `Run`.
+      folder: where it will write.
+      dataset: it is trained on.
+      mesh: devices that share each batch.
+      stage: 1 or 2.
+    """
+
+    config: Config
+    fields: Config
+    options: Config
+    folder: Path
+    dataset: Dataset
+    mesh: jax.sharding.Mesh
+    stage: int = 1
+
+
+class Training(NamedTuple):
+    """What the steps of a stage minimise, how, and how many they are.
+
+    Every seed is trained once with each of `starts`, what the objective remembers at first.
+    """
+
+    objective: Objective
+    starts: tuple[Callable[[], Any], ...]
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    steps_per_epoch: int
+    total_steps: int
+
+    @property
+    def copies(self) -> int:
+        """How often each seed is trained."""
+        return len(self.starts)
+
+
+def make_training(
+    fields: Config, options: Config, dataset: Dataset, candidates: Sequence[Config] = ()
+) -> Training:
+    """The objective and the optimizer of a stage.
+
+    Args:
+      fields: of the stage: ``objective`` and ``optimizer``.
+      options: ``epochs`` and ``batch_size``, at most the number of images.
+      dataset: it is trained on.
+      candidates: specs of objectives that are compared, in place of that of `fields`.
+
+    Returns:
+      `Training`.
+
+    Raises:
+      InputError: for a name or a number that cannot be used.
+    """
+    steps = len(dataset.train_labels) // options["batch_size"]
+    total = steps * options["epochs"]
+    objectives = [
+        make_objective(spec, dataset, steps_per_epoch=steps)
+        for spec in candidates or (fields["objective"],)
+    ]
+    objective, starts = objectives[0], (objectives[0].init,)
+    if candidates:
+        objective, starts = alternatives(objectives)
+    schedule = make_schedule(fields["optimizer"], steps, total)
+    optimizer = make_optimizer(fields["optimizer"], schedule)
+    return Training(objective, starts, schedule, optimizer, steps, total)
+
+
+def assemble(
+    task: Task,
+    training: Training,
+    network: Network,
+    weights: Callable[[jax.Array, int], tuple[Any, Any]],
+    splits: dict[str, Split],
+    *,
+    vmapped: bool,
+    split_axes: Any = None,
+) -> Run:
+    """A run of a stage from its parts.
+
+    Args:
+      task: the stage.
+      training: from `make_training`.
+      network: what is trained.
+      weights: ``(key, number of the replica) -> (params, stats)`` at the start.
+      splits: on the device.
+      vmapped: whether replicas run side by side.
+      split_axes: see `make_replicas`.
+
+    Returns:
+      A `Run`.
+
+    Raises:
+      InputError: for a sampling that cannot be used.
+    """
+    config, options, dataset = task.config, task.options, task.dataset
+    splits = _cropping(splits, task.fields["augment"]["random_resized_crop"])
+    scoring = scoring_for(dataset.multi_label, dataset.class_counts, **config["metrics"])
+    seeds = seeds_of(config) * training.copies
+    fsdp = _uses_fsdp(config, task.mesh, len(seeds))
+    replicas = make_replicas(
+        _initial_state(training, weights, len(seeds), keep_best="validation" in splits),
+        make_order(
+            task.fields["sampling"],
+            dataset.train_labels,
+            dataset.num_classes,
+            options["batch_size"],
+            options["epochs"],
+        ),
+        make_train_step(
+            network, training.objective, training.optimizer, task.fields["augment"], task.mesh
+        ),
+        make_eval_step(network, training.objective, scoring, task.mesh),
+        scoring,
+        training.objective,
+        vmapped=vmapped or fsdp,
+        num_replicas=len(seeds),
+        steps_per_call=1
+        if is_streamed(splits["train"])
+        else updates_per_call(options["steps_per_call"], training.steps_per_epoch),
+        mesh=task.mesh,
+        split_axes=split_axes,
+        fsdp=fsdp,
+    )
+    return Run(
+        config=config,
+        options=options,
+        folder=task.folder,
+        dataset=dataset,
+        mesh=task.mesh,
+        replicas=replicas,
+        scoring=scoring,
+        schedule=training.schedule,
+        splits=splits,
+        seeds=seeds,
+        steps_per_epoch=training.steps_per_epoch,
+        total_steps=training.total_steps,
+        fingerprint=data_fingerprint(dataset.info()),
+        stage=task.stage,
+    )
+
+
+def _cropping(splits: dict[str, Split], smallest: float) -> dict[str, Split]:
+    """Splits of which streamed training images are cropped as they are read."""
+    train = splits["train"]
+    if not is_streamed(train):
+        return splits
+    return {**splits, "train": train._replace(images=train.images.cropping(smallest))}
+
+
+def _uses_fsdp(config: Config, mesh: jax.sharding.Mesh, num_replicas: int) -> bool:
+    """Whether the devices share one replica's weights; refuses several replicas."""
+    fsdp = config["train"]["fsdp"] and mesh.size > 1
+    if fsdp and num_replicas > 1:
+        raise InputError(
+            f"config.train.fsdp is True and config.replicas {num_replicas}; expected one replica,"
+            " and nothing to tune, as memory is short"
+        )
+    return fsdp
+
+
+def _initial_state(
+    training: Training,
+    weights: Callable[[jax.Array, int], tuple[Any, Any]],
+    num_replicas: int,
+    *,
+    keep_best: bool,
+) -> Callable[[jax.Array, int], TrainState]:
+    """``(key, number of the replica) -> state``; every start has all seeds, one after another."""
+    each = num_replicas // training.copies
+
+    def init(key: jax.Array, replica: int) -> TrainState:
+        objective = training.objective._replace(init=training.starts[replica // each])
+        return init_state(weights(key, replica), training.optimizer, objective, keep_best=keep_best)
+
+    return init
+
+
+def seeds_of(config: Config) -> tuple[int, ...]:
+    """The seeds of a run's replicas."""
+    return tuple(range(config["seed"], config["seed"] + config["replicas"]))
+
+
+def data_fingerprint(info: Config) -> dict[str, Any]:
+    """What tells the images of a run from others under the same name.
+
+    Args:
+      info: from `Dataset.info`, or ``summary["data"]``.
+
+    Returns:
+      A dictionary that JSON can hold.
+    """
+    names = ("index_hash", "class_counts", "pixel_mean", "total_test", "test_hash")
+    return {name: info[name] for name in names if name in info}
