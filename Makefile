@@ -32,9 +32,10 @@ $(VENV)/.installed-dev: setup.py pyproject.toml | $(BIN)/pip
 demo: $(VENV)/.installed
 	$(BIN)/python launch/demo.py --workdir=demo
 
-# A process that dies ends the run, which could otherwise wait for what it had been handed.
+# Three processes, as some tests wait for what they start; one that dies ends the run, which could
+# otherwise wait for what it had been handed.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 # Apart from the rest, since PyTorch takes gigabytes: our logits against torchvision's and timm's.
 $(VENV)/.installed-torch: $(VENV)/.installed
