@@ -40,6 +40,7 @@ SWEEPS = {
         for first, stages in OF_FEATURES.items()
         for name in (first, *(f"{first.removesuffix('_stage1')}/{stage}" for stage in stages))
     ),
+    "masking": ("cross_entropy", "plm_softmax", "sigmoid", "plm"),
     "samplers": tuple(f"{stage}@{sampler}" for stage in ("crt", "gcl") for sampler in SAMPLERS),
     "all": (
         "cross_entropy",
@@ -147,6 +148,8 @@ def _methods(config: ConfigDict) -> None:
         transforms.class_balanced.beta = 0.99 if few else 0.999
         if transforms.class_balanced.start_epoch:
             transforms.class_balanced.start_epoch = 32.0  # as 160 of 200
+    if "partial_label_mask" in transforms:
+        transforms.partial_label_mask.rate = 0.05  # chosen on validation for 40 updates
 
 
 def _second_stage(config: ConfigDict) -> None:
