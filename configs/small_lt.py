@@ -7,7 +7,8 @@ r"""Long-tailed Fashion-MNIST, CIFAR-10 and -100 with small networks: methods on
 After the colon: the data set (fashion_mnist, cifar10, cifar100) and the method. The largest class
 has 1,000 images and the smallest 10, 2,478 in all; 1,000 more are cut from train for validation.
 About two minutes for five seeds of a first stage, seconds for most second ones. Scores:
-results/fashion_lt and results/cifar10_lt_small.
+results/fashion_lt and results/cifar10_lt_small; of partial label masking results/plm_fashion and
+results/plm_cifar10 (`--sweep=masking,cifar10`).
 
 cifar100 is for the features that DLSA divides: classes of 350 to 7 images, 300 for validation.
 """
