@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from lt_jax.loop import Config, Run
 from lt_jax.metrics import scoring_for
 from lt_jax.objectives import Objective, alternatives
 from lt_jax.optimizers import make_optimizer, make_schedule
-from lt_jax.replicas import make_replicas, updates_per_call
+from lt_jax.replicas import make_replicas
 from lt_jax.state import Network, TrainState, init_state
 from lt_jax.steps import Split, make_eval_step, make_train_step
 
@@ -127,7 +128,7 @@ def assemble(
     seeds = seeds_of(config) * training.copies
     fsdp = _uses_fsdp(config, task.mesh, len(seeds))
     replicas = make_replicas(
-        _initial_state(training, weights, len(seeds), keep_best="validation" in splits),
+        _initial_state(training, weights, config["replicas"], keep_best="validation" in splits),
         make_order(
             task.fields["sampling"],
             dataset.train_labels,
@@ -168,6 +169,29 @@ def assemble(
     )
 
 
+def updates_per_call(asked: int, steps_per_epoch: int) -> int:
+    """How many updates one program makes: as many as were asked for, or what suits the backend.
+
+    That is 1 on CPU, where XLA runs convolutions inside loops many times slower. Elsewhere it is
+    the divisor of the epoch from 10 to 200 that is nearest to 20, as what is left of an epoch would
+    be a second program to compile; 20 if there is none.
+
+    Args:
+      asked: 0 to choose.
+      steps_per_epoch: which calls make up together.
+
+    Example:
+      >>> updates_per_call(8, 96)
+      8
+    """
+    if asked:
+        return asked
+    if jax.default_backend() == "cpu":
+        return 1
+    whole = [many for many in range(10, 201) if steps_per_epoch % many == 0]
+    return min(whole, key=lambda many: abs(math.log(many / 20)), default=20)
+
+
 def _cropping(splits: dict[str, Split], smallest: float) -> dict[str, Split]:
     """Splits of which streamed training images are cropped as they are read."""
     train = splits["train"]
@@ -190,15 +214,14 @@ def _uses_fsdp(config: Config, mesh: jax.sharding.Mesh, num_replicas: int) -> bo
 def _initial_state(
     training: Training,
     weights: Callable[[jax.Array, int], tuple[Any, Any]],
-    num_replicas: int,
+    num_seeds: int,
     *,
     keep_best: bool,
 ) -> Callable[[jax.Array, int], TrainState]:
     """``(key, number of the replica) -> state``; every start has all seeds, one after another."""
-    each = num_replicas // training.copies
 
     def init(key: jax.Array, replica: int) -> TrainState:
-        objective = training.objective._replace(init=training.starts[replica // each])
+        objective = training.objective._replace(init=training.starts[replica // num_seeds])
         return init_state(weights(key, replica), training.optimizer, objective, keep_best=keep_best)
 
     return init

@@ -8,7 +8,6 @@ program; on GPU and TPU small networks leave most of the chip idle and `vmap` pa
 from __future__ import annotations
 
 import functools
-import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -71,29 +70,6 @@ def use_vmap(mode: str, num_replicas: int) -> bool:
     return mode == "vmap"
 
 
-def updates_per_call(asked: int, steps_per_epoch: int) -> int:
-    """How many updates one program makes: as many as were asked for, or what suits the backend.
-
-    That is 1 on CPU, where XLA runs convolutions inside loops many times slower. Elsewhere it is
-    the divisor of the epoch from 10 to 200 that is nearest to 20, as what is left of an epoch would
-    be a second program to compile; 20 if there is none.
-
-    Args:
-      asked: 0 to choose.
-      steps_per_epoch: which calls make up together.
-
-    Example:
-      >>> updates_per_call(8, 96)
-      8
-    """
-    if asked:
-        return asked
-    if jax.default_backend() == "cpu":
-        return 1
-    whole = [many for many in range(10, 201) if steps_per_epoch % many == 0]
-    return min(whole, key=lambda many: abs(math.log(many / 20)), default=20)
-
-
 def compiler_options() -> dict[str, str] | None:
     """Options of XLA that the steps need to be fast on the backend in use."""
     backend = jax.default_backend()
@@ -153,7 +129,7 @@ def make_replicas(
       objective: what the steps minimise.
       vmapped: side by side, or one after another.
       num_replicas: R.
-      steps_per_call: updates in one program, see `updates_per_call`.
+      steps_per_call: updates in one program.
       mesh: devices that share each batch.
       split_axes: None if all replicas see the same arrays; or, side by side only, a `Split` with 0
         for those of which every replica has its own along a leading axis.

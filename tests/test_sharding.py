@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_runs import Killed, PixelNet, dying, leaves, rows, tiny
 
-from lt_jax import models, replicas, sharding
+from lt_jax import assembly, models, replicas, sharding
 from lt_jax.errors import InputError
 from lt_jax.loop import evaluate
 from lt_jax.models import VisionTransformer
@@ -165,7 +165,7 @@ def test_gpus_compute_a_convolution_before_programs_with_graphs_of_them(monkeypa
 )
 def test_an_epoch_on_an_accelerator_is_calls_of_one_program(monkeypatch, steps_per_epoch, many):
     """About 20 steps each; a second program only where an epoch cannot be divided."""
-    assert replicas.updates_per_call(0, steps_per_epoch) == 1  # on a CPU
+    assert assembly.updates_per_call(0, steps_per_epoch) == 1  # on a CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert replicas.updates_per_call(0, steps_per_epoch) == many
-    assert replicas.updates_per_call(3, steps_per_epoch) == 3
+    assert assembly.updates_per_call(0, steps_per_epoch) == many
+    assert assembly.updates_per_call(3, steps_per_epoch) == 3
