@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from lt_jax import processes
 from lt_jax.errors import InputError, first_line
 from lt_jax.files import folder_of, is_remote, refusal
+from lt_jax.workdir import CHECKPOINTS
 from lt_jax.writers import say
 
 _CHECKSUM = "checksum"  # among the notes
@@ -244,3 +245,26 @@ def read_step(folder: Path, step: int, template: Any) -> Any:
         raise InputError(
             f"the checkpoint of step {step} in {folder} cannot be read ({first_line(error)[:200]})"
         ) from error
+
+
+def read_states(folder: Path, summary: Mapping[str, Any], init: Callable[[jax.Array], Any]) -> Any:
+    """The last checkpoint of a finished run.
+
+    Args:
+      folder: of the run, or of one of its stages.
+      summary: it ended with.
+      init: ``key -> the state of one replica``, of which only shapes and types are looked at.
+
+    Returns:
+      Its states, leading axis R.
+
+    Raises:
+      InputError: if the checkpoint is gone, damaged or of another network.
+    """
+    one = jax.eval_shape(init, jax.random.key(0))
+    replicas = len(summary["seeds"])
+    # Zero-stride arrays, which take no room.
+    template = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (replicas, *leaf.shape)), one
+    )
+    return read_step(folder / CHECKPOINTS, summary["training"]["steps"], template)

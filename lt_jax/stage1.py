@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from lt_jax import workdir
 from lt_jax.assembly import data_fingerprint, make_training, seeds_of
 from lt_jax.build import make_model
-from lt_jax.checkpoint import read_step
+from lt_jax.checkpoint import read_states
 from lt_jax.configuration import first_stage, plain, read_config
 from lt_jax.data import Dataset
 from lt_jax.errors import InputError
@@ -261,29 +261,6 @@ def load_frozen(stage1: Stage1, dataset: Dataset, which: str) -> Frozen:
         lambda leaf: np.asarray(leaf)[rows], (weights.params, weights.stats)
     )
     return Frozen(network, objective, params, stats)
-
-
-def read_states(folder: Path, summary: Mapping[str, Any], init: Callable[[jax.Array], Any]) -> Any:
-    """The last checkpoint of a finished run.
-
-    Args:
-      folder: of the run, or of one of its stages.
-      summary: it ended with.
-      init: ``key -> the state of one replica``, of which only shapes and types are looked at.
-
-    Returns:
-      Its states, leading axis R.
-
-    Raises:
-      InputError: if the checkpoint is gone, damaged or of another network.
-    """
-    one = jax.eval_shape(init, jax.random.key(0))
-    replicas = len(summary["seeds"])
-    # Zero-stride arrays, which take no room.
-    template = jax.tree.map(
-        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (replicas, *leaf.shape)), one
-    )
-    return read_step(folder / workdir.CHECKPOINTS, summary["training"]["steps"], template)
 
 
 def describe(stage1: Stage1, given: str | Path) -> dict[str, Any]:

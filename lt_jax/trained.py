@@ -18,6 +18,7 @@ import numpy as np
 from lt_jax import workdir
 from lt_jax.assembly import make_training
 from lt_jax.build import make_model, make_objective
+from lt_jax.checkpoint import read_states
 from lt_jax.classifiers import adjusted, class_mean_logits, tau_normalised
 from lt_jax.configuration import plain, read_config
 from lt_jax.data import Dataset, load_dataset
@@ -31,7 +32,6 @@ from lt_jax.stage1 import (
     check_same_start,
     find_stage1,
     load_frozen,
-    read_states,
     started_from,
 )
 from lt_jax.state import TrainState, init_state
