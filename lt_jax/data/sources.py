@@ -6,29 +6,23 @@ which become the validation split, is decided later and apart (`dataset.py`).
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lt_jax.data import checks
+from lt_jax.data.array_source import read_arrays, read_digits
 from lt_jax.data.canvas import COMPOSED, Composition, compose
 from lt_jax.data.checks import Labels
 from lt_jax.data.feature_files import read_feature_folder
-from lt_jax.data.made import made_features
+from lt_jax.data.made import MadeFeatures, made_features
 from lt_jax.data.reading import NO_LISTS, Lists, Reading
 from lt_jax.data.workers import Workers
 from lt_jax.errors import InputError
-from lt_jax.longtail import long_tailed_indices
-from lt_jax.npz import read_npz
 
-DIGITS_TEST_PER_CLASS = 50
-_FORMS = ("tfds", "folder", "arrays", "features", "made_features")
-ARRAY_KEYS = ("x_train", "y_train", "x_test", "y_test")
-NAME_KEYS = ("class_names", "label_names")
+_OF_FILES = ("tfds", "folder")
+_FORMS = (*_OF_FILES, "arrays", "features", "made_features")
 
 
 class Source(NamedTuple):
@@ -124,22 +118,14 @@ def load_source(
       >>> load_source("digits").train_images.shape
       (1297, 8, 8, 1)
     """
-    form, _, rest = str(source).partition(":")
-    known = source == "digits" or source in COMPOSED or (form in _FORMS and rest)
-    if not known:
-        raise InputError(
-            f"data source is {source!r}; expected 'digits', 'tfds:<name>', 'folder:<path>',"
-            " 'arrays:<file.npz>', 'features:<folder>', 'made_features:<modes>', or one of the"
-            " composed sets"
-            f" {' and '.join(map(repr, COMPOSED))}"
-        )
-    names = {"train_split": train_split, "test_split": test_split}
-    names["validation_split"] = validation_split
-    if form in ("tfds", "folder"):
+    form, rest = _form_of(source)
+    splits = {"train_split": train_split, "test_split": test_split}
+    splits["validation_split"] = validation_split
+    if form in _OF_FILES:
         pool = Workers(workers) if workers else None
         reading = Reading(image_size, resize, stream, on_corrupt == "skip", pool)
         asked: dict[str, Any] = {
-            **names,
+            **splits,
             "lists": lists,
             "num_classes": num_classes,
             "reading": reading,
@@ -148,19 +134,35 @@ def load_source(
         return _with_validation(source, "images", "labels", *loaded, num_classes=num_classes)
     asked = {"image_size": image_size, "resize": resize, "stream": stream, "workers": workers}
     asked |= {f"{name}_list": file for name, file in lists._asdict().items()}
-    _check_only_files(form, {**names, **asked, "on_corrupt": on_corrupt})
+    _check_only_files(form, {**splits, **asked, "on_corrupt": on_corrupt})
+    if form in COMPOSED:
+        digits = load_source(COMPOSED[form], data_dir=data_dir, download=download)
+        return _composed(source, digits, composition or Composition(), num_classes)
+    return _from_memory(source, data_dir, num_classes, made or {})
+
+
+def _form_of(source: str) -> tuple[str, str]:
+    """What stands before the first colon of a source, and what after it."""
+    form, _, rest = str(source).partition(":")
+    if source == "digits" or source in COMPOSED or (form in _FORMS and rest):
+        return form, rest
+    raise InputError(
+        f"data source is {source!r}; expected 'digits', 'tfds:<name>', 'folder:<path>',"
+        " 'arrays:<file.npz>', 'features:<folder>', 'made_features:<modes>', or one of the"
+        f" composed sets {' and '.join(map(repr, COMPOSED))}"
+    )
+
+
+def _from_memory(source: str, data_dir: str, num_classes: int, made: Mapping[str, Any]) -> Source:
+    """A `Source` of arrays that are read or made as a whole."""
+    form, rest = _form_of(source)
     if form == "digits":
-        return _checked(source, "images", "labels", *_read_digits(), num_classes=num_classes)
-    if form == "features":
-        files = read_feature_folder(rest, data_dir)
-        return _with_validation(source, "features", "labels", *files, num_classes=num_classes)
-    if form == "made_features":
-        splits = made_features(modes=_modes(rest), **(made or {}))
-        return _with_validation(source, "features", "labels", *splits, num_classes=num_classes)
+        return _checked(source, "images", "labels", *read_digits(), num_classes=num_classes)
     if form == "arrays":
-        return _checked(source, "x", "y", *_read_arrays(rest, data_dir), num_classes=num_classes)
-    digits = load_source(COMPOSED[source], data_dir=data_dir, download=download)
-    return _composed(source, digits, composition or Composition(), num_classes)
+        return _checked(source, "x", "y", *read_arrays(rest, data_dir), num_classes=num_classes)
+    of_folder = form == "features"
+    splits = read_feature_folder(rest, data_dir) if of_folder else _made(rest, made)
+    return _with_validation(source, "features", "labels", *splits, num_classes=num_classes)
 
 
 def _read_files(
@@ -228,10 +230,10 @@ def _with_validation(
     return source._replace(validation_images=inputs, validation_labels=labels)
 
 
-def _modes(text: str) -> int:
-    if not text.isdigit():
-        raise InputError(f"made_features:{text} has no number of modes; expected made_features:4")
-    return int(text)
+def _made(modes: str, fields: Mapping[str, Any]) -> MadeFeatures:
+    if not modes.isdigit():
+        raise InputError(f"made_features:{modes} has no number of modes; expected made_features:4")
+    return made_features(modes=int(modes), **fields)
 
 
 def _checked(
@@ -254,46 +256,3 @@ def _checked(
         name, (train_labels, test_labels), num_classes, class_names
     )
     return Source(name, train_images, train_labels, test_images, test_labels, count, names)
-
-
-def _read_digits():
-    """The digits, scaled from 0..16 to 0..255: (train, test, no names).
-
-    The test set is always the same, so that figures of different ``split_seed`` compare.
-    """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise InputError("the digits need scikit-learn: pip install scikit-learn") from error
-    return _parsed_digits(load_digits)
-
-
-@functools.cache  # scikit-learn parses them from text each time
-def _parsed_digits(load_digits: Callable[..., Any]):
-    pixels, labels = load_digits(return_X_y=True)
-    images = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    test = long_tailed_indices(labels, [DIGITS_TEST_PER_CLASS] * 10, seed=0)
-    train = np.setdiff1d(np.arange(len(labels)), test)
-    arrays = images[train], labels[train], images[test], labels[test]
-    for array in arrays:
-        array.setflags(write=False)  # all callers have the same ones
-    return arrays[:2], arrays[2:], ()
-
-
-def _read_arrays(file: str, data_dir: str):
-    """The arrays of an .npz file: (train, test, class names)."""
-    path = Path(os.path.expanduser(data_dir or ""), os.path.expanduser(file))
-    found = read_npz(path, (*ARRAY_KEYS, *NAME_KEYS), expected=_listed())
-    missing = [key for key in ARRAY_KEYS if key not in found]
-    if missing:
-        raise InputError(f"{path} lacks {', '.join(missing)}; expected {_listed()}")
-    x_train, y_train, x_test, y_test = (found[key] for key in ARRAY_KEYS)
-    key = next((key for key in NAME_KEYS if key in found), "")
-    names = found[key] if key else np.zeros(0, str)
-    if names.ndim != 1 or names.dtype.kind not in "US":
-        raise InputError(f"{key} of {path} is not a vector of strings")
-    return (x_train, y_train), (x_test, y_test), names.astype(str).tolist()
-
-
-def _listed() -> str:
-    return f"{', '.join(ARRAY_KEYS[:-1])} and {ARRAY_KEYS[-1]}"
