@@ -82,57 +82,36 @@ class BlockTraining(NamedTuple):
         saved = Checkpoints(
             self.folder / workdir.CHECKPOINTS / f"block_{number}", self.options["keep_checkpoints"]
         )
-        fit = dlsa.start_fit(keys, task, self.flow)
-        found, before_it = saved.restore(_arrays(fit)), 0.0
-        if found is not None:
-            fit = fit._replace(**found.state, epoch=found.step)
-            fit = fit._replace(score=np.asarray(fit.score))
-            before_it = found.notes["seconds"]
-            if fit.epoch == self.flow.epochs:  # its rows, and those of later blocks, stay
-                saved.close()
-                return fit, before_it
+        fit, seconds = _restored(saved, dlsa.start_fit(keys, task, self.flow))
+        if fit.epoch == self.flow.epochs:  # its rows, and those of later blocks, stay
+            saved.close()
+            return fit, seconds
+        if fit.epoch:
             say(f"block {number + 1}: going on from epoch {fit.epoch}.")
-        rows = MetricsFile(self.folder / workdir.METRICS, before + fit.epoch)
-        board = TensorBoard(
-            self.folder / workdir.TENSORBOARD,
-            before + fit.epoch,
-            enabled=self.options["tensorboard"],
-        )
         pairs = dlsa.steps_per_epoch(task, self.flow) * self.flow.batch_size
-        watch = _Watch(fit.epoch)
-
-        def notes() -> dict[str, float]:
-            return {"seconds": before_it + time.monotonic() - watch.started}
+        watch = _Watch(fit.epoch, self.flow.epochs, pairs, seconds)
 
         def after_epoch(fit: dlsa.Fit, facts: Mapping[str, Any]) -> bool:
-            row = self._row(number, before + fit.epoch, facts)
+            step = before + fit.epoch
             looked = "score" in facts
+            row = self._row(number, step, facts)
             if looked:
-                rows.write(row)
-                board.write(row)
-                rate, left = watch.look(fit.epoch, self.flow.epochs, pairs)
-                bar.report(before + fit.epoch, float(np.mean(row["loss"])), rate, left)
-            bar.advance(before + fit.epoch)
+                files.write(row)
+                bar.report(step, float(np.mean(row["loss"])), *watch.look(fit.epoch))
+            bar.advance(step)
             if looked or stop.asked:
-                rows.sync()  # no checkpoint without the rows before it
-                board.sync()
-                # A copy, as the next epoch overwrites the arrays.
-                saved.save(fit.epoch, jax.tree.map(np.array, _arrays(fit)), notes())
+                files.save(fit, watch.seconds())
             if stop.asked and fit.epoch < self.flow.epochs:
                 stop.unheeded = None
                 say(f"saved epoch {fit.epoch} of block {number + 1}; start it again to go on.")
                 return False
             return True
 
-        try:
+        with _Files(saved, self.folder, before + fit.epoch, self.options) as files:
             done = dlsa.fit_block(
                 keys, task, self.flow, self.cascade, fit=fit, after_epoch=after_epoch
             )
-            return None if done is None else (done, notes()["seconds"])
-        finally:
-            with contextlib.ExitStack() as stack:  # each is closed, whatever another one raises
-                for thing in (saved, board, rows):
-                    stack.callback(thing.close)
+            return None if done is None else (done, watch.seconds())
 
     def _row(self, number: int, epoch: int, facts: Mapping[str, Any]) -> dict[str, Any]:
         """A row of the metrics file: the terms, their sum, and the score that chooses the epoch."""
@@ -154,16 +133,61 @@ class BlockTraining(NamedTuple):
 
 
 class _Watch:
-    """How fast it goes."""
+    """How long it took, and how fast it goes.
 
-    def __init__(self, epoch: int) -> None:
+    Args:
+      epoch: it begins after.
+      epochs: of the block.
+      pairs: in an epoch.
+      before: seconds that the block took before it was resumed.
+    """
+
+    def __init__(self, epoch: int, epochs: int, pairs: int, before: float) -> None:
         self.started, self.epoch = time.monotonic(), epoch
+        self.epochs, self.pairs, self.before = epochs, pairs, before
 
-    def look(self, epoch: int, epochs: int, pairs: int) -> tuple[float, float]:
+    def seconds(self) -> float:
+        """That the block took so far."""
+        return self.before + time.monotonic() - self.started
+
+    def look(self, epoch: int) -> tuple[float, float]:
         """Pairs in a second, and seconds left of the block."""
         seconds = max(time.monotonic() - self.started, 1e-9)
         per_epoch = seconds / max(epoch - self.epoch, 1)
-        return pairs / per_epoch, math.ceil((epochs - epoch) * per_epoch)
+        return self.pairs / per_epoch, math.ceil((self.epochs - epoch) * per_epoch)
+
+
+class _Files(contextlib.ExitStack):
+    """What a block writes; all of it is closed at the end, whatever one of it raises."""
+
+    def __init__(self, saved: Checkpoints, folder: Path, step: int, options: Config) -> None:
+        super().__init__()
+        self.saved = saved
+        self.rows = MetricsFile(folder / workdir.METRICS, step)
+        self.board = TensorBoard(folder / workdir.TENSORBOARD, step, enabled=options["tensorboard"])
+        for thing in (self.saved, self.board, self.rows):
+            self.callback(thing.close)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """A row of the metrics."""
+        self.rows.write(row)
+        self.board.write(row)
+
+    def save(self, fit: dlsa.Fit, seconds: float) -> None:
+        """A checkpoint, which must not be there without the rows before it."""
+        self.rows.sync()
+        self.board.sync()
+        # A copy, as the next epoch overwrites the arrays.
+        self.saved.save(fit.epoch, jax.tree.map(np.array, _arrays(fit)), {"seconds": seconds})
+
+
+def _restored(saved: Checkpoints, fit: dlsa.Fit) -> tuple[dlsa.Fit, float]:
+    """A fit as it was saved, and the seconds it had taken; as it is if nothing was saved."""
+    found = saved.restore(_arrays(fit))
+    if found is None:
+        return fit, 0.0
+    fit = fit._replace(**found.state, epoch=found.step)
+    return fit._replace(score=np.asarray(fit.score)), found.notes["seconds"]
 
 
 def _arrays(fit: dlsa.Fit) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from lt_jax.models.convolution import conv2d
 from lt_jax.objectives import Objective
 from lt_jax.sharding import awaited, replicated, split_largest, to_devices
 from lt_jax.state import TrainState, offer_best
-from lt_jax.steps import EvalStep, Split, TrainStep, one_row, several
+from lt_jax.steps import EvalStep, Split, Steps, TrainStep, one_row, several
 
 Array = jax.Array
 States = Any  # one stacked state, or a tuple of states
@@ -140,55 +140,70 @@ def make_replicas(
       `Replicas`.
     """
     everywhere = replicated(mesh)
-
-    def compiled(
-        function: Callable[..., Any], in_axes: Any, *, split: bool = fsdp, **options: Any
-    ) -> Any:
-        if vmapped:
-            function = jax.vmap(function, in_axes=in_axes)
-        where: NamedSharding | None = everywhere
-        if split:
-            function, where = _laid_out(function, mesh), None
-        return jax.jit(
-            function, out_shardings=where, compiler_options=compiler_options(), **options
-        )
+    compiled = _Compiler(mesh, vmapped=vmapped, fsdp=fsdp)
 
     def start(keys: Array) -> tuple[TrainState, ...]:
         # Not compiled: the generator unrolled for every weight takes XLA longer than it runs.
         return tuple(init(key, r) for r, key in enumerate(keys))
 
-    step = (
-        one_row(train_step)
-        if steps_per_call == 1
-        else several(
-            train_step,
-            num_replicas if vmapped else 1,
-            # Few kernels are what a GPU needs, and weights that FSDP splits stay by themselves.
-            packed=jax.default_backend() == "gpu" and not fsdp,
-        )
-    )
+    steps = _steps(train_step, steps_per_call, num_replicas if vmapped else 1, fsdp=fsdp)
     programs = _Programs(
         init=start,
         # Orders are light: always drawn for all replicas at once.
         order=jax.jit(jax.vmap(order, in_axes=(0, None)), out_shardings=everywhere),
-        advance=compiled(step, (0, 0, split_axes, 0), donate_argnums=0),
+        advance=compiled(steps, (0, 0, split_axes, 0), donate_argnums=0),
         # What the host reads is whole everywhere.
-        evaluate=awaited(compiled(eval_step, (0, 0, split_axes, None, None), split=False), mesh),
+        evaluate=awaited(compiled(eval_step, (0, 0, split_axes, None, None), whole=True), mesh),
         total=scoring.total,
-        report=compiled(objective.report, (0,), split=False),
+        report=compiled(objective.report, (0,), whole=True),
         offer=compiled(offer_best, (0, 0)),
     )
-    if not vmapped:
-        # Side by side a step waits for the last one, whose results it changes.
-        programs = programs._replace(advance=awaited(programs.advance, mesh))
-        return _in_turn(programs, num_replicas, steps_per_call, everywhere)
+    if vmapped:
+        return _side_by_side(programs, steps_per_call, compiled.put)
+    # Side by side a step waits for the last one, whose results it changes.
+    programs = programs._replace(advance=awaited(programs.advance, mesh))
+    return _in_turn(programs, num_replicas, steps_per_call, everywhere)
 
-    def put(states: TrainState) -> TrainState:
-        if fsdp:
-            return jax.tree.map(lambda leaf: to_devices(leaf, _where(mesh, leaf)), states)
-        return to_devices(states, everywhere)
 
-    return _side_by_side(programs, steps_per_call, put)
+def _steps(train_step: TrainStep, per_call: int, copies: int, *, fsdp: bool) -> Steps:
+    """What one program does of the updates."""
+    if per_call == 1:
+        return one_row(train_step)
+    # Few kernels are what a GPU needs, and weights that FSDP splits stay by themselves.
+    return several(train_step, copies, packed=jax.default_backend() == "gpu" and not fsdp)
+
+
+class _Compiler:
+    """How functions of one replica are compiled, and where states lie."""
+
+    def __init__(self, mesh: Mesh, *, vmapped: bool, fsdp: bool) -> None:
+        self.mesh, self.vmapped, self.fsdp = mesh, vmapped, fsdp
+
+    def __call__(
+        self, function: Callable[..., Any], in_axes: Any, *, whole: bool = False, **options: Any
+    ) -> Any:
+        """The function, of all replicas if they run side by side.
+
+        Args:
+          function: of one replica.
+          in_axes: of its arguments, as for `jax.vmap`.
+          whole: whether results lie whole on every device under FSDP too.
+          **options: of `jax.jit`.
+        """
+        if self.vmapped:
+            function = jax.vmap(function, in_axes=in_axes)
+        where: NamedSharding | None = replicated(self.mesh)
+        if self.fsdp and not whole:
+            function, where = _laid_out(function, self.mesh), None
+        return jax.jit(
+            function, out_shardings=where, compiler_options=compiler_options(), **options
+        )
+
+    def put(self, states: TrainState) -> TrainState:
+        """Stacked states where the programs expect them."""
+        if self.fsdp:
+            return jax.tree.map(lambda leaf: to_devices(leaf, _where(self.mesh, leaf)), states)
+        return to_devices(states, replicated(self.mesh))
 
 
 def _where(mesh: Mesh, leaf: Any) -> NamedSharding:

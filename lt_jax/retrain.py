@@ -153,8 +153,16 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
         )
     if method in DIVIDED:
         check_division(config, dataset)
-        return
-    if method in POST_HOC and dataset.multi_label:
+    elif method in POST_HOC:
+        _check_computed(fields, dataset, first)
+    else:
+        _check_trained(config, dataset, first)
+
+
+def _check_computed(fields: Config, dataset: Dataset, first: Objective) -> None:
+    """Refuses a classifier that cannot be computed of the first one."""
+    method = fields["method"]
+    if dataset.multi_label:
         raise InputError(
             f"config.retrain.method is {method!r}, which is for one label an example, but"
             f" {dataset.source} has several; expected one of {', '.join(TRAINED)}"
@@ -166,14 +174,18 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
             "config.retrain.method is 'tau_norm', but the head of stage 1 takes cosines, in which"
             " lengths of weights do not count; expected a stage 1 with a linear head"
         )
-    if method in POST_HOC:
-        knob = POST_HOC[method]
-        if len(fields[knob]) > 1 and not len(dataset.validation_labels):
-            raise InputError(
-                f"config.retrain.{knob} has {len(fields[knob])} values, but there is no validation"
-                " split to choose on; give one value, or set config.data.validation_size"
-            )
-        return
+    knob = POST_HOC[method]
+    if len(fields[knob]) > 1 and not len(dataset.validation_labels):
+        raise InputError(
+            f"config.retrain.{knob} has {len(fields[knob])} values, but there is no validation"
+            " split to choose on; give one value, or set config.data.validation_size"
+        )
+
+
+def _check_trained(config: Config, dataset: Dataset, first: Objective) -> None:
+    """Refuses a classifier that cannot be trained on the features of the first stage."""
+    fields = config["retrain"]
+    method = fields["method"]
     mesh = sharding.make_mesh(config["train"]["num_devices"])
     sharding.check_batch_size("config.retrain.batch_size", fields["batch_size"], mesh)
     check_fits("config.retrain.batch_size", fields["batch_size"], dataset)

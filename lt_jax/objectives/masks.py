@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -33,6 +34,37 @@ class PartialLabelState(NamedTuple):
     last_positives: Array
     last_negatives: Array
     step: Array
+
+
+def _with_histograms(state: PartialLabelState, seen: tuple[Array, Array]) -> PartialLabelState:
+    """The state after a batch that is not followed by an update."""
+    return state._replace(
+        positives=state.positives + seen[0],
+        negatives=state.negatives + seen[1],
+        step=state.step + 1,
+    )
+
+
+def _updated(state: PartialLabelState, ideal_ratio: Array) -> PartialLabelState:
+    """The state after an update: its histograms are kept to be reported, and begun anew."""
+    return state._replace(
+        ideal_ratio=ideal_ratio,
+        positives=jnp.zeros_like(state.positives),
+        negatives=jnp.zeros_like(state.negatives),
+        last_positives=state.positives,
+        last_negatives=state.negatives,
+    )
+
+
+def _reported(state: PartialLabelState) -> Report:
+    divergence = partial_label.histogram_divergence
+    return {
+        "ideal_ratio": state.ideal_ratio,
+        "divergence_positives": divergence(state.last_positives, positives=True),
+        "divergence_negatives": divergence(state.last_negatives, positives=False),
+        "histogram_positives": state.last_positives,
+        "histogram_negatives": state.last_negatives,
+    }
 
 
 def partial_label_mask(
@@ -96,32 +128,16 @@ def partial_label_mask(
         seen = partial_label.probability_histograms(
             terms.predicted, terms.targets, bins, terms.where
         )
-        positives, negatives = state.positives + seen[0], state.negatives + seen[1]
-        step = state.step + 1
-        due = step % update_every == 0
+        grown = _with_histograms(state, seen)
+        due = grown.step % update_every == 0
         updated = partial_label.updated_ideal_ratio(
-            state.ideal_ratio, r, positives, negatives, rate=rate, bound=bound
+            state.ideal_ratio, r, grown.positives, grown.negatives, rate=rate, bound=bound
         )
-        new_state = PartialLabelState(
-            jnp.where(due, updated, state.ideal_ratio),
-            jnp.where(due, 0, positives),
-            jnp.where(due, 0, negatives),
-            jnp.where(due, positives, state.last_positives),
-            jnp.where(due, negatives, state.last_negatives),
-            step,
-        )
+        new_state = jax.tree.map(partial(jnp.where, due), _updated(grown, updated), grown)
         return terms._replace(keep=terms.keep & keep), new_state
 
     def report(state: PartialLabelState) -> Report:
-        divergence = partial_label.histogram_divergence
-        return {
-            "ratio": start_ratio(),
-            "ideal_ratio": state.ideal_ratio,
-            "divergence_positives": divergence(state.last_positives, positives=True),
-            "divergence_negatives": divergence(state.last_negatives, positives=False),
-            "histogram_positives": state.last_positives,
-            "histogram_negatives": state.last_negatives,
-        }
+        return {"ratio": start_ratio(), **_reported(state)}
 
     return Transform("partial_label_mask", "mask", init, apply, report=report)
 
