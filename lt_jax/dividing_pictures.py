@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lt_jax import dlsa
 from lt_jax.dividing_report import part_names, parts_of
-from lt_jax.pictures import new_figure, write_figure
+from lt_jax.pictures import log_scale, new_figure, write_figure
 from lt_jax.summaries import Scores, score_text, undivided
 
 MAPPED = 2000  # points of a map
@@ -123,7 +123,8 @@ def _draw_counts(axes: Any, replicas: list[Scores]) -> None:
             color=_COLOURS[i % len(_COLOURS)],
             label=f"{name} (Gini {gini:.2f})",
         )
-    axes.set(title="training samples that come to each part", yscale="log")
+    axes.set(title="training samples that come to each part")
+    log_scale(axes, "y")
     axes.set(xlabel="class, by frequency", ylabel="samples (mean over seeds)")
     axes.legend(fontsize=8)
 
@@ -169,7 +170,8 @@ def _draw_classes(axes: Any, summary: Scores) -> None:
         mean = np.array(test["mean"]["per_class"], float)
         std = np.nan_to_num(np.array(test["std"]["per_class"], float))
         axes.errorbar(counts, mean, yerr=std, fmt="o", ms=4, lw=1, label=label, color=colour)
-    axes.set(title="accuracy of each class", xlabel="training samples of the class", xscale="log")
+    axes.set(title="accuracy of each class", xlabel="training samples of the class")
+    log_scale(axes, "x")
     axes.set(ylabel="test accuracy", ylim=(-0.02, 1.02))
     axes.legend(fontsize=8)
 
@@ -183,7 +185,8 @@ def _draw_clusters(axes: Any, replicas: list[Scores]) -> None:
         axes.plot(size, purity, "o", ms=3, alpha=0.5, label=label, color=_COLOURS[i % 6])
     axes.axhline(0.7, color="black", lw=0.8, ls=":")
     axes.axvline(10, color="black", lw=0.8, ls=":")
-    axes.set(title="clusters (dotted: pure and not small)", xscale="log", ylim=(0, 1.05))
+    axes.set(title="clusters (dotted: pure and not small)", ylim=(0, 1.05))
+    log_scale(axes, "x")
     axes.set(xlabel="training samples", ylabel="share of its most frequent class")
     axes.legend(fontsize=8)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lt_jax.pictures import new_figure, write_figure
+from lt_jax.pictures import log_scale, new_figure, write_figure
 from lt_jax.summaries import Scores, row_name
 from lt_jax.workdir import METRICS
 from lt_jax.writers import OBJECTIVE, read_metrics
@@ -80,7 +80,7 @@ def history_panels(
             axes.set(title=title, xlabel="epoch", ylabel=unit)
             if values is factor:
                 axes.axhline(1.0, color="black", lw=0.8, ls=":")
-                axes.set_yscale("log")
+                log_scale(axes, "y")
 
         return draw
 
@@ -205,7 +205,8 @@ def _draw_histograms(axes: Any, summary: Scores, c: int) -> None:
 def _draw_ratio(axes: Any, past: dict[str, np.ndarray], c: int) -> None:
     axes.plot(past["epoch"], past["ratio"][:, c], color="black", ls=":")
     axes.plot(past["epoch"], past["ideal_ratio"][:, c], color="tab:green")
-    axes.set(xlabel="epoch", yscale="log")
+    axes.set(xlabel="epoch")
+    log_scale(axes, "y")
     axes.set_title("positives / negatives: of the labels (dotted), ideal (green)", fontsize=9)
     twin = axes.twinx()
     for name, colour in (("positives", _POSITIVE), ("negatives", _NEGATIVE)):

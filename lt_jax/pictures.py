@@ -37,6 +37,29 @@ def new_figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
     return figure, figure.subplots(rows, columns)
 
 
+def log_scale(axes: Any, which: str) -> None:
+    """Makes an axis logarithmic, with plain numbers that do not overlap; after what is drawn.
+
+    Matplotlib labels every tick of an axis that spans less than a decade, each as ``2 x 10^2``.
+
+    Args:
+      axes: of matplotlib.
+      which: ``"x"`` or ``"y"``.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    low, high = getattr(axes, f"get_{which}lim")()
+    labelled = ((10, (1, 2, 3, 5, 7)), (100, (1, 2, 5)), (1000, (1, 3)))
+    steps = next((steps for span, steps in labelled if high < span * low), (1,))
+    axis.set_major_locator(MaxNLocator(5) if high < 3 * low else LogLocator(subs=steps))
+    axis.set_major_formatter(
+        FuncFormatter(lambda n, _: f"{n / 1000:,g}k" if n >= 10_000 else f"{n:,g}")
+    )
+    axis.set_minor_formatter(NullFormatter())
+
+
 def write_figure(figure: Any, path: Path) -> None:
     """Writes a figure as a PNG file, whole or not at all."""
     write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))
@@ -70,7 +93,8 @@ def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
         f" (test, last step, {len(summary['seeds'])} seed(s))"
     )
     bars.bar(np.arange(len(counts)), counts, width=0.9)
-    bars.set(title="training examples of each class", xlabel="class", yscale="log")
+    bars.set(title="training examples of each class", xlabel="class")
+    log_scale(bars, "y")
     knob = summary.get("retrain", {}).get("knob")
     if knob is None:
         _draw_curves(curves, read_metrics(metrics_path), name)
@@ -94,7 +118,8 @@ def _draw_accuracy(axes: Any, summary: Scores) -> None:
         mean = np.array(test["mean"]["per_class"], float)
         std = np.nan_to_num(np.array(test["std"]["per_class"], float))
         axes.errorbar(counts, mean, yerr=std, fmt="o", ms=4, lw=1, label=name.replace("_", " "))
-    axes.set(title="accuracy of each class", xlabel="training images of the class", xscale="log")
+    axes.set(title="accuracy of each class", xlabel="training images of the class")
+    log_scale(axes, "x")
     axes.set(ylabel="test accuracy", ylim=(-0.02, 1.02))
     axes.legend()
 
@@ -110,7 +135,8 @@ def _draw_operating_points(axes: Any, summary: Scores) -> None:
         mean = np.array(test["mean"][f"per_class_{score}"], float)
         std = np.nan_to_num(np.array(test["std"][f"per_class_{score}"], float))
         axes.errorbar(counts, mean, yerr=std, fmt=marker, ms=4, lw=1, label=name)
-    axes.set(title="scores of each class", xlabel="training positives of the class", xscale="log")
+    axes.set(title="scores of each class", xlabel="training positives of the class")
+    log_scale(axes, "x")
     axes.set(ylabel="test score", ylim=(-0.02, 1.02))
     axes.legend()
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from lt_jax.comparison.runs import Finished, Group
 from lt_jax.comparison.significance import Paired
 from lt_jax.comparison.svg import SIZE, panel, style_of
+from lt_jax.pictures import log_scale
 from lt_jax.summaries import Scores, headline, label
 
 Vector = npt.NDArray[np.float64]
@@ -86,8 +87,8 @@ def class_panels(group: Group) -> list[Markup]:
             x, y, deviation = by_frequency(run.summary, score)
             bars = deviation if few else None
             axes.errorbar(x, y, yerr=bars, lw=1.3, ms=4.5, elinewidth=0.7, **style_of(number))
-        axes.set(xlabel=f"training {_examples(group)} of the class", xscale="log")
-        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set(xlabel=f"training {_examples(group)} of the class")
+        log_scale(axes, "x")
         axes.set(ylabel=f"test {name}, %", ylim=(-2, 102))
 
     return [
