@@ -17,7 +17,7 @@ import re
 
 from ml_collections import ConfigDict
 
-from lt_jax.configuration import base_config
+from lt_jax.configuration import base_config, scale_start_epochs
 from lt_jax.errors import InputError
 
 CROP = {"fashion_mnist": 1, "cifar10": 2, "cifar100": 2}
@@ -109,6 +109,7 @@ def get_config(row: str = "fashion_mnist,cross_entropy") -> ConfigDict:
     _methods(config)
     if config.retrain.method:
         _second_stage(config)
+    scale_start_epochs(config)
     if variant.startswith("noise_") and "gaussian_cloud" in _stage2_transforms(config):
         noise = _number(variant.removeprefix("noise_"))
         config.retrain.objective.transforms.gaussian_cloud.noise = noise
@@ -147,8 +148,6 @@ def _methods(config: ConfigDict) -> None:
         # 0.9999 is for classes of thousands.
         few = config.data.source == "tfds:cifar100"
         transforms.class_balanced.beta = 0.99 if few else 0.999
-        if transforms.class_balanced.start_epoch:
-            transforms.class_balanced.start_epoch = 32.0  # as 160 of 200
     if "partial_label_mask" in transforms:
         transforms.partial_label_mask.rate = 0.05  # chosen on validation for 40 updates
 
@@ -173,8 +172,6 @@ def _second_stage(config: ConfigDict) -> None:
         retrain.augment.mixup_alpha = 0.0  # underfits with it; without, features are computed once
         if "gaussian_cloud" in retrain.objective.transforms:
             retrain.objective.transforms.gaussian_cloud.noise = 0.25
-        if "logit_adjustment" in retrain.objective.transforms:  # of balanced softmax
-            retrain.sampling.scheme = "instance"  # its prior is that of the training set
 
 
 def _division(config: ConfigDict) -> None:

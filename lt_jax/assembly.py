@@ -21,6 +21,7 @@ from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.replicas import make_replicas
 from lt_jax.state import Network, TrainState, init_state
 from lt_jax.steps import Split, make_eval_step, make_train_step
+from lt_jax.writers import say_once
 
 
 class Task(NamedTuple):
@@ -83,16 +84,27 @@ def make_training(
     """
     steps = len(dataset.train_labels) // options["batch_size"]
     total = steps * options["epochs"]
-    objectives = [
-        make_objective(spec, dataset, steps_per_epoch=steps)
-        for spec in candidates or (fields["objective"],)
-    ]
+    specs = candidates or (fields["objective"],)
+    objectives = [make_objective(spec, dataset, steps_per_epoch=steps) for spec in specs]
+    for spec in specs:
+        _tell_never_starting(spec, options["epochs"])
     objective, starts = objectives[0], (objectives[0].init,)
     if candidates:
         objective, starts = alternatives(objectives)
     schedule = make_schedule(fields["optimizer"], steps, total)
     optimizer = make_optimizer(fields["optimizer"], schedule)
     return Training(objective, starts, schedule, optimizer, steps, total)
+
+
+def _tell_never_starting(spec: Config, epochs: int) -> None:
+    """A transform that starts after the last epoch is hardly what one wants; it is no error."""
+    for name, options in spec["transforms"].items():
+        start = options.get("start_epoch", 0)
+        if start >= epochs:
+            say_once(
+                f"{name} starts with epoch {start:g} of {epochs}, so never; a start_epoch of"
+                f" {0.8 * epochs:g} has it act in the last fifth."
+            )
 
 
 def assemble(

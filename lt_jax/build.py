@@ -47,7 +47,7 @@ def make_model(config: Config, dataset: Dataset, objective: Objective) -> Networ
             )
         )
     prior = model["sigmoid_prior"] and not objective.competing and head == "linear"
-    bias = _prior_bias(dataset) if prior else 0.0
+    bias = _prior_bias(dataset) if prior else None
 
     def build(rngs: Any) -> Any:
         return create_model(
@@ -98,12 +98,12 @@ def _has_bfloat16_products(device: Any) -> bool:
     return capability.replace(".", "", 1).isdigit() and float(capability) >= 8.0
 
 
-def _prior_bias(dataset: Dataset) -> float:
-    """At which every sigmoid starts at the mean probability of a label."""
+def _prior_bias(dataset: Dataset) -> float | None:
+    """At which every sigmoid starts at the mean probability of a label; None if that is 0 or 1."""
     if not dataset.multi_label:
         return sigmoid_prior_bias(dataset.num_classes)
     share = float(dataset.train_labels.mean())
-    return float(np.log(share / (1.0 - share))) if 0 < share < 1 else 0.0
+    return float(np.log(share / (1.0 - share))) if 0 < share < 1 else None
 
 
 def initial_weights(

@@ -17,6 +17,8 @@ POST_HOC = {"tau_norm": "tau", "ncm": "features", "logit_adjustment": "tau"}
 DIVIDED = ("dlsa",)  # several, of the parts of a divided set
 KINDS = (*TRAINED, *POST_HOC, *DIVIDED)
 NCM_FEATURES = ("plain", "unit", "centred_unit")
+# Transforms that make up for the counts of the training set, by a prior or by weights.
+_BALANCING = {"logit_adjustment", "class_balanced", "inverse_frequency"}
 _KNOBS: Fields = {"tau": (1.0,), "features": ("centred_unit",)}
 
 
@@ -180,7 +182,8 @@ def stage_fields(stage: str, objective: str = "") -> Fields:
     Args:
       stage: one of `STAGES`, or ``""`` for none.
       objective: what to train the classifier with instead of the stage's own: a name for
-        `lt_jax.objectives.method_spec`.
+        `lt_jax.objectives.method_spec`. One that balances the classes itself, such as balanced
+        softmax, sees the images as often as they are: balanced sampling would do it twice.
 
     Returns:
       New nested dictionaries.
@@ -191,6 +194,8 @@ def stage_fields(stage: str, objective: str = "") -> Fields:
     Example:
       >>> stage_fields("gcl")["objective"]["transforms"]["gaussian_cloud"]["scale"]
       20.0
+      >>> [stage_fields("crt", name)["sampling"]["scheme"] for name in ("", "balanced_softmax")]
+      ['class', 'instance']
     """
     if not stage:
         return default_fields("")
@@ -202,4 +207,6 @@ def stage_fields(stage: str, objective: str = "") -> Fields:
         fields["objective"] = gcl_objective()
     if objective:
         fields["objective"] = method_spec(objective)
+        if not _BALANCING.isdisjoint(fields["objective"]["transforms"]):
+            fields["sampling"]["scheme"] = "instance"
     return fields

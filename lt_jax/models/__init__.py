@@ -109,15 +109,15 @@ def _patch_size(name: str) -> int | None:
 
 
 def _create_head(
-    name: str, num_features: int, num_classes: int, head_bias: float, rngs: nnx.Rngs
+    name: str, num_features: int, num_classes: int, head_bias: float | None, rngs: nnx.Rngs
 ) -> nnx.Module:
     """The head of that name."""
     if name == "linear":
         return LinearHead(num_features, num_classes, bias=head_bias, rngs=rngs)
     if name != "cosine":
         raise InputError(f"head={name!r}: expected 'linear' or 'cosine'.")
-    if head_bias != 0:
-        raise InputError(f"head_bias={head_bias!r}: a cosine head has no bias, expected 0.")
+    if head_bias is not None:
+        raise InputError(f"head_bias={head_bias!r}: a cosine head has no bias, expected None.")
     return CosineHead(num_features, num_classes, rngs=rngs)
 
 
@@ -127,7 +127,7 @@ def create_model(
     image_shape: Sequence[int],
     num_classes: int,
     head: str = "linear",
-    head_bias: float = 0.0,
+    head_bias: float | None = None,
     dtype: DTypeLike = jnp.float32,
     fused: bool = False,
     rngs: nnx.Rngs,
@@ -143,7 +143,8 @@ def create_model(
         for a Vision Transformer height and width are divisible by 16.
       num_classes: number of classes C.
       head: "linear", or "cosine" for logits that are cosines in [-1, 1].
-      head_bias: initial value of the linear head's biases; see ``sigmoid_prior_bias``.
+      head_bias: a prior for sigmoid losses, at which the linear head's biases start; see
+        `LinearHead` and `sigmoid_prior_bias`. None for no prior.
       dtype: compute dtype of convolutions and blocks, ``jnp.bfloat16`` on accelerators; parameters,
         batch statistics, features and logits are float32 regardless.
       fused: whether "resnet20" to "resnet110" train in kernels made for them on one NVIDIA GPU, in

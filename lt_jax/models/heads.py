@@ -54,14 +54,14 @@ def _unit(vectors: jax.Array, axis: int) -> jax.Array:
 class LinearHead(nnx.Module):
     """``features @ kernel + bias``.
 
-    With ``bias`` 0 the weights start like the other layers of CIFAR networks (He normal). With
-    any other value, a prior for sigmoid losses, they start at zero mean and deviation 0.01, so
-    that the prior is what the network predicts at first.
+    Without ``bias`` the weights start like the other layers of CIFAR networks (He normal), and
+    biases at 0. With one, a prior for sigmoid losses, weights start at zero mean and deviation
+    0.01, so that the prior is what the network predicts at first.
 
     Args:
       num_features: width D of the features.
       num_classes: number of classes C.
-      bias: initial value of all C biases.
+      bias: initial value of all C biases if it is a prior, also of 0; None for no prior.
       rngs: source of the initial weights (stream ``params``).
 
     Returns:
@@ -79,14 +79,19 @@ class LinearHead(nnx.Module):
     """
 
     def __init__(
-        self, num_features: int, num_classes: int, *, bias: float = 0.0, rngs: nnx.Rngs
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        bias: float | None = None,
+        rngs: nnx.Rngs,
     ) -> None:
         """Draws the weights."""
-        if not math.isfinite(bias):
+        if bias is not None and not math.isfinite(bias):
             raise InputError(f"head_bias={bias!r}: expected a finite number.")
-        init = nnx.initializers.he_normal() if bias == 0 else nnx.initializers.normal(0.01)
+        init = nnx.initializers.he_normal() if bias is None else nnx.initializers.normal(0.01)
         self.kernel = nnx.Param(init(rngs.params(), (num_features, num_classes), jnp.float32))
-        self.bias = nnx.Param(constant(bias, num_classes))
+        self.bias = nnx.Param(constant(bias or 0.0, num_classes))
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """Logits ``[B, C]`` of features ``[B, D]``."""
