@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_retrain import (  # noqa: F401 (fixtures)
+from second_stages import (  # noqa: F401 (fixtures)
     _no_training,
-    _tiny_network,
     assert_refused,
     ce,
     digits_as_arrays,
-    gcl,
     second,
 )
+from shared_runs import _tiny_network  # noqa: F401 (a fixture)
 from tiny_runs import ROOT, Killed, checkpoint, snapshot, tiny
 
 from lt_jax import workdir
