@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from compiling import OPTIMISED
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, f1_score
 from tiny_runs import (
     ROOT,
     StopAfter,
@@ -20,6 +20,7 @@ from tiny_runs import (
 )
 
 from lt_jax import replicas
+from lt_jax.data import load_dataset
 from lt_jax.errors import InputError
 from lt_jax.retrain import retrain
 from lt_jax.sweep import run_sweep
@@ -94,6 +95,33 @@ def test_test_scores_are_those_of_scikit_learn_on_the_weights_saved(file, tmp_pa
     np.testing.assert_allclose(found["per_class_ap"], average, atol=1e-6)
     right = ((logits > 0) == arrays["y_test"]).all(axis=1).mean()
     assert found["exact_match"] == pytest.approx(right)
+
+
+def test_thresholds_of_each_weights_are_chosen_by_those_weights(file, tmp_path):
+    """On validation, of the last as of the best ones; from the checkpoint by NumPy."""
+    config = config_of(file, "sigmoid")
+    # A last epoch of leaps, after which the weights are not the best.
+    config.optimizer.update(schedule="step", milestones=(2.0,), factors=(100.0,))
+    summary = train(config, tmp_path)
+    assert summary["test"]["last"]["steps"] != summary["test"]["best_on_validation"]["steps"]
+    data = load_dataset(config.data)
+    state = checkpoint(tmp_path)
+    found = {}
+    for which, weights in (("last", state), ("best_on_validation", state["best"])):
+        hidden, head = (
+            {k: np.asarray(v[0]) for k, v in weights["params"][n].items()}
+            for n in ("hidden", "head")
+        )
+        inner = np.maximum(data.validation_images @ hidden["kernel"] + hidden["bias"], 0)
+        logits = inner @ head["kernel"] + head["bias"]
+        found[which] = summary["test"][which]["replicas"][0]["per_class_threshold"]
+        for c, threshold in enumerate(found[which]):
+            if threshold is None:
+                continue
+            targets = data.validation_labels[:, c] > 0
+            f1 = [f1_score(targets, logits[:, c] > t) for t in (*logits[:, c], threshold)]
+            assert f1[-1] == pytest.approx(max(f1))
+    assert found["last"] != found["best_on_validation"]
 
 
 @pytest.mark.parametrize(("plain", "rounding"), [("sigmoid", 0.0), ("cb_sigmoid", 1e-6)])

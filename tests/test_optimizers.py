@@ -28,7 +28,7 @@ def test_class_balanced_recipe():
     assert rate(0) == pytest.approx(0.1 / 50, rel=1e-5)  # the first step moves
     warm = [float(rate(step)) for step in range(50)]
     np.testing.assert_allclose(warm, 0.1 * np.arange(1, 51) / 50, rtol=1e-5)
-    for step, expected in ((50, 0.1), (1599, 0.1), (1601, 1e-3), (1799, 1e-3), (1801, 1e-5)):
+    for step, expected in ((50, 0.1), (1599, 0.1), (1600, 1e-3), (1799, 1e-3), (1800, 1e-5)):
         assert rate(step) == pytest.approx(expected, rel=1e-5)
 
 
@@ -60,6 +60,30 @@ def test_weight_decay_moves_only_what_it_should(which, decays, name):
     moved |= {f"0.{k}" for k, v in updates["layers"][0].items() if v.any()}
     assert moved == decays
     np.testing.assert_allclose(updates["head"]["kernel"], -0.1 * 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_steps_of_descent_and_of_adam_are_those_of_their_formulas(nesterov):
+    """Momentum is SGD's, and Adam's first; decay is added to the gradient."""
+    rate, decay, m = 0.1, 0.5, 0.8
+    gradients = np.random.default_rng(0).normal(size=(4, 2))
+    fields = {"momentum": m, "nesterov": nesterov, "weight_decay": decay, "decay": "all"}
+    for name in ("sgd", "adam"):
+        optimizer = make_optimizer(options(name=name, **fields), optax.constant_schedule(rate))
+        found = {"kernel": jnp.ones(2)}
+        state, w, v, second = optimizer.init(found), np.ones(2), np.zeros(2), np.zeros(2)
+        for t, g in enumerate(gradients, 1):
+            updates, state = optimizer.update({"kernel": jnp.float32(g)}, state, found)
+            found = optax.apply_updates(found, updates)
+            if name == "sgd":
+                g = g + decay * w
+                v = m * v + g
+                w = w - rate * (g + m * v if nesterov else v)
+            else:
+                v, second = m * v + (1 - m) * g, 0.999 * second + 0.001 * g**2
+                step = v / (1 - m**t) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+                w = w - rate * (step + decay * w)
+            np.testing.assert_allclose(found["kernel"], w, rtol=1e-4, err_msg=f"{name}, step {t}")
 
 
 def test_unknown_choices_are_refused():

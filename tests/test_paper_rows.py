@@ -1,0 +1,160 @@
+"""Configs of the papers' rows have the papers' numbers; those of GCL are in test_cifar_tables."""
+
+import itertools
+import runpy
+
+import pytest
+from tiny_runs import ROOT
+
+CIFAR = runpy.run_path(str(ROOT / "configs/cifar_lt.py"))["get_config"]
+PHOTOGRAPHS = runpy.run_path(str(ROOT / "configs/photographs.py"))["get_config"]
+SGD = {"name": "sgd", "momentum": 0.9, "nesterov": False}
+# Cui et al., CVPR 2019, section 5: "Training with sigmoid cross-entropy" and "Implementation".
+CB_CIFAR = {
+    **SGD,
+    "learning_rate": 0.1,
+    "weight_decay": 2e-4,
+    "schedule": "step",
+    "warmup_epochs": 5.0,
+    "milestones": (160.0, 180.0),
+    "factors": (0.01, 0.01),
+}
+# Its table 2: loss, gamma and beta that were best at each imbalance.
+CB_BEST = {
+    ("cifar10", "200"): "SM .9999",
+    ("cifar10", "100"): "F1 .9999",
+    ("cifar10", "50"): "F2 .9999",
+    ("cifar10", "20"): "SM .9999",
+    ("cifar10", "10"): "SGM .9999",
+    ("cifar10", "1"): "SGM",
+    ("cifar100", "200"): "F1 .9",
+    ("cifar100", "100"): "F1 .9",
+    ("cifar100", "50"): "SGM .99",
+    ("cifar100", "20"): "F.5 .99",
+    ("cifar100", "10"): "F.5 .999",
+    ("cifar100", "1"): "SGM",
+}
+
+
+def as_written(objective):
+    """An objective in the words of that table."""
+    transforms = objective.transforms
+    name = {"softmax": "SM", "sigmoid": "SGM"}[objective.base]
+    if "focal" in transforms:
+        name = f"F{transforms.focal.gamma:g}".replace("0.", ".")
+    beta = [f"{transforms.class_balanced.beta:g}"[1:]] if "class_balanced" in transforms else []
+    return " ".join([name, *beta])
+
+
+@pytest.mark.parametrize(
+    ("data", "method"),
+    itertools.product(
+        ("cifar10", "cifar100"), ("softmax", "sigmoid", "focal_1", "cb_softmax", "cb_focal_2")
+    ),
+)
+def test_rows_of_the_class_balanced_table(data, method):
+    config = CIFAR(f"{data},100,{method}")
+    found = config.optimizer.to_dict()
+    assert {name: found[name] for name in CB_CIFAR} == CB_CIFAR
+    assert (config.train.epochs, config.train.batch_size) == (200, 128)
+    assert config.model.name == "resnet32"
+    augmentation = {k: v for k, v in config.augment.items() if v}
+    assert augmentation == {"crop_padding": 4, "flip": True}
+    assert config.sampling.scheme == "instance"
+    kinds = {"softmax": "SM", "sigmoid": "SGM", "focal_1": "F1"}
+    default = {"cb_softmax": "SM .9999", "cb_focal_2": "F2 .9999"}
+    assert as_written(config.objective) == {**kinds, **default}[method]
+
+
+@pytest.mark.parametrize(("column", "choice"), CB_BEST.items())
+def test_best_rows_are_those_of_the_table(column, choice):
+    assert as_written(CIFAR(",".join([*column, "cb_best"])).objective) == choice
+
+
+@pytest.mark.parametrize(
+    ("data", "network", "side"),
+    [
+        ("inat2018", "resnet50", 224),
+        ("ilsvrc2012", "resnet152", 320),
+        ("inat2017", "resnet101", 224),
+    ],
+)
+def test_class_balanced_rows_on_photographs(data, network, side):
+    """90 epochs, beta 0.999, gamma 0.5; rates as Goyal et al., 2017: 0.1 for a batch of 256."""
+    config = PHOTOGRAPHS(f"{data},{network},{side},cb_focal")
+    assert as_written(config.objective) == "F.5 .999"
+    assert config.train.epochs == 90
+    found = config.optimizer.to_dict()
+    expected = {
+        **SGD,
+        "learning_rate": 0.1 * config.train.batch_size / 256,
+        "weight_decay": 1e-4,
+        "warmup_epochs": 5.0,
+        "milestones": (30.0, 60.0, 80.0),
+        "factors": (0.1, 0.1, 0.1),
+    }
+    assert {name: found[name] for name in expected} == expected
+    assert (config.model.name, config.data.image_size) == (network, side)
+    augmentation = {k: v for k, v in config.augment.items() if v}
+    assert augmentation == {"random_resized_crop": 0.08, "flip": True}
+
+
+# Xu et al., ECCV 2022, and their code: coefficients of the terms, batch, epochs, classes.
+RELEASED = {
+    "dlsa_imagenet_lt": ((2.0, 1.0, 0.02), 1024, 50, 1000),
+    "dlsa_places_lt": ((1.0, 2.0, 0.03), 512, 60, 365),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_settings_of_dlsa(name):
+    (likelihood, balance, purity), batch, epochs, classes = RELEASED[name]
+    config = runpy.run_path(str(ROOT / f"configs/{name}.py"))["get_config"]("features")
+    flow, cascade, heads = (config.retrain[part] for part in ("flow", "cascade", "heads"))
+    # A sum over 2048 dimensions there, with weights of sum 1 over classes instead of mean 1.
+    assert flow.likelihood == pytest.approx(likelihood * 2048 / classes)
+    assert (flow.balance, flow.purity, flow.weight_power) == (balance, purity, 2.0)
+    assert (flow.optimizer, flow.learning_rate, flow.clip) == ("sgd", 0.2, 0.0)
+    assert (flow.num_clusters, flow.batch_size, flow.epochs) == (500, batch, epochs)
+    # Deviation 0.05 of the centres' coordinates.
+    assert flow.separation / (2 * 2048) ** 0.5 == pytest.approx(0.05)
+    assert (cascade.depth, cascade.take, cascade.measured_on) == (1, 0.3, "train")
+    assert (cascade.select, cascade.eval_every) == ("pure_clusters", 1)
+    assert (heads.own, heads.epochs, heads.batch_size, heads.learning_rate) == (1.0, 150, 128, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("file", "row"),
+    [
+        ("digits", "ldam_drw"),
+        ("cifar_lt", "cifar10,100,ldam_drw"),
+        ("cifar_lt", "cifar10,100,ldam_drw_strong"),
+        ("small_lt", "cifar10,ldam_drw"),
+        ("small_lt", "cifar100,ldam_drw"),
+        ("photographs", "imagenet_lt,resnet50,224,ldam_drw"),
+        ("dlsa_features", "mine,ldam_drw"),
+    ],
+)
+def test_late_reweighting_starts_after_four_fifths_of_the_epochs(file, row):
+    """Cao et al., NeurIPS 2019: 160 of 200; in a shorter training it would never start."""
+    config = runpy.run_path(str(ROOT / f"configs/{file}.py"))["get_config"](row)
+    start = config.objective.transforms.class_balanced.start_epoch
+    assert start == pytest.approx(0.8 * config.train.epochs)
+    assert config.objective.transforms.label_distribution_margin.start_epoch == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "scheme"),
+    [
+        ("cross_entropy/crt", "class"),
+        ("cross_entropy/crt/balanced_softmax", "instance"),
+        ("gcl/lws/logit_adjustment", "instance"),
+        ("gcl/finetune/cb_softmax", "instance"),
+        ("gcl/crt/ldam", "class"),
+        ("gcl", "class_based_effective_number"),
+    ],
+)
+def test_classes_are_balanced_once(method, scheme):
+    """By the sampler or by the objective: both would make rare classes too likely."""
+    config = runpy.run_path(str(ROOT / "configs/digits.py"))["get_config"](method)
+    assert config.retrain.sampling.scheme == scheme

@@ -1,0 +1,91 @@
+"""What a step does with a batch: mixed labels, cut-out pixels, transforms that start too late."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny_runs import tiny
+
+from lt_jax import objectives, sharding
+from lt_jax.configuration import base_config
+from lt_jax.prepare import prepare
+from lt_jax.state import Network, init_state
+from lt_jax.steps import Batch, Split, make_train_step
+from lt_jax.two_stage import augment_fields
+
+CLASSES = 4
+LOGITS = np.random.default_rng(0).normal(size=(5, CLASSES)).astype(np.float32)
+
+
+def step(**augmentation):
+    """Of a network whose logits are its inputs plus a bias."""
+    objective = objectives.chain(base=objectives.softmax_cross_entropy)
+    network = Network(
+        init=lambda key: ({"bias": jnp.zeros(CLASSES)}, {}),
+        apply=lambda params, stats, x, train: (x + params["bias"], stats),
+        features=lambda params, stats, x: x,
+        classify=lambda params, x: x,
+    )
+    optimizer = optax.sgd(1.0)
+    state = init_state(network.init(None), optimizer, objective, keep_best=False)
+    fields = {**augment_fields(), **augmentation}
+    mesh = sharding.make_mesh(1)
+    return make_train_step(network, objective, optimizer, fields, mesh), state
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.2, 1.0])
+def test_a_mixed_batch_has_the_share_of_each_loss(lam):
+    """Zhang et al., ICLR 2018: lam of an image's own label, the rest of its partner's."""
+    own, partner = np.array([0, 1, 2, 3, 0]), np.array([3, 3, 1, 0, 2])
+    train_step, state = step()
+    batch = Batch(
+        jnp.asarray(LOGITS), jnp.concatenate([own, partner]), jnp.float32(lam), jax.random.key(0)
+    )
+    new, loss = train_step.update(state, batch)
+    log_p = LOGITS - np.log(np.exp(LOGITS).sum(axis=1, keepdims=True))
+    targets = lam * np.eye(CLASSES)[own] + (1 - lam) * np.eye(CLASSES)[partner]
+    np.testing.assert_allclose(loss, -(targets * log_p).sum(axis=1).mean(), rtol=1e-5)
+    gradient = (np.exp(log_p) - targets).mean(axis=0)
+    np.testing.assert_allclose(new.params["bias"], -gradient, atol=1e-6)
+
+
+def test_mixup_pairs_labels_with_the_images_that_were_mixed():
+    """Images are one-hot of their labels, so that the mixed ones tell both shares."""
+    train_step, state = step(mixup_alpha=1.0)
+    labels = np.arange(CLASSES)
+    split = Split(jnp.eye(CLASSES), jnp.asarray(labels), None, None)
+    for seed in range(5):
+        batch = train_step.draw(state.step, jax.random.key(seed), split, jnp.asarray(labels))
+        own, partner = np.split(np.asarray(batch.labels), 2)
+        expected = batch.lam * np.eye(CLASSES)[own] + (1 - batch.lam) * np.eye(CLASSES)[partner]
+        np.testing.assert_allclose(batch.images, expected, atol=1e-6)
+        np.testing.assert_array_equal(own, labels)
+
+
+def test_what_is_cut_out_is_the_mean_pixel():
+    """So 0 where the network sees it, whatever the colours."""
+    train_step, state = step(cutout_size=16)
+    images = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    mean, std = np.array([0.2, 0.5, 0.8], np.float32), np.array([0.3, 0.2, 0.1], np.float32)
+    split = Split(jnp.asarray(images), jnp.zeros(6, jnp.int32), mean, std)
+    batch = train_step.draw(state.step, jax.random.key(0), split, jnp.arange(6))
+    # Twice as large as the image, so that all of it is cut out, up to the rounding of a pixel.
+    np.testing.assert_allclose(batch.images, np.zeros((6, 8, 8, 3)), atol=0.5 / 255 / std.min())
+
+
+@pytest.mark.parametrize(("start", "told"), [(1.0, False), (2.0, True), (160.0, True)])
+def test_a_transform_that_never_starts_is_told(tmp_path, capsys, start, told):
+    """Of two epochs; before anything is trained."""
+    config = tiny("ldam_drw", model__name="small")
+    config.objective.transforms.class_balanced.start_epoch = start
+    prepare(config, tmp_path)
+    sentence = f"class_balanced starts with epoch {start:g} of 2, so never; a start_epoch of 1.6"
+    assert (sentence in capsys.readouterr().err) == told
+
+
+def test_a_config_scales_its_late_start_with_both_stages():
+    for method, epochs in (("ldam_drw", 20), ("cross_entropy/crt/ldam_drw", 10)):
+        config = base_config(method)
+        stage = config.retrain if config.retrain.method else config
+        assert stage.objective.transforms.class_balanced.start_epoch == 0.8 * epochs
