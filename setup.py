@@ -14,6 +14,7 @@ REQUIRED = [
     "flax>=0.12.8,<0.13",  # NNX modules of the networks
     "optax>=0.2.8,<0.3",  # optimizers and learning-rate schedules
     "orbax-checkpoint>=0.12.8,<0.13",  # checkpoints that are whole or absent
+    "filelock>=4.3,<5",  # two processes do not write to one folder
     "etils[epath]>=1.15,<2",  # paths of folders in a bucket, as Orbax takes them
     "ml_collections>=1.1,<2",  # configs with command-line overrides
     "absl-py>=2.3,<3",  # flags of the launch scripts

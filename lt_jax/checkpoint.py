@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lt_jax import processes
-from lt_jax.errors import InputError, first_line
+from lt_jax.errors import InputError, StorageError, first_line
 from lt_jax.files import folder_of, is_remote, refusal
 from lt_jax.workdir import CHECKPOINTS
 from lt_jax.writers import say
@@ -49,6 +49,7 @@ class Checkpoints:
         """Opens the folder."""
         self.folder = folder_of(folder)
         self._keep = keep
+        self._refused: StorageError | None = None
         self._drop_partial()
         with self._saving():
             self._manager = self._open()
@@ -80,9 +81,11 @@ class Checkpoints:
             cause = _CAUSE.search(str(error))
             steps = self.steps()
             kept = f"the checkpoint of step {max(steps)} is kept" if steps else ""
-            raise refusal(
+            # What fails after it, such as writing into what has been removed, comes of the first.
+            self._refused = self._refused or refusal(
                 self.folder, os.strerror(int(cause[1])) if cause else error, kept
-            ) from error
+            )
+            raise self._refused from error
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True)

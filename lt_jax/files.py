@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import io
 import os
@@ -16,6 +17,7 @@ from lt_jax.errors import InputError, StorageError, first_line
 from lt_jax.processes import is_writer
 
 _BUCKETS = "gs://"
+_NOT_FOR_ROOM = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 PARTIAL = ".partial"  # ends the names of files that are being written
 
 
@@ -136,9 +138,12 @@ def refusal(folder: Path, error: BaseException | str, kept: str = "") -> Storage
         with contextlib.suppress(OSError):
             there = next(p for p in (folder, *folder.parents) if p.exists())
             free = f", {shutil.disk_usage(there).free / 1e6:,.1f} MB are free there"
+    # Where a file or a permission is missing, room would not help.
+    room = not any(os.strerror(code) in reason for code in _NOT_FOR_ROOM)
     return StorageError(
-        f"{folder} could not be written to ({reason[:300]}){free};"
-        f" {kept or 'what was saved before is kept'}; make room and start again to go on"
+        f"{folder} could not be written to ({reason[:300]}){free if room else ''};"
+        f" {kept or 'what was saved before is kept'};"
+        f" {'make room and ' if room else ''}start again to go on"
     )
 
 

@@ -50,6 +50,7 @@ Array = jax.Array
 Tree = Any
 
 
+@workdir.until_done()
 def retrain(
     config: Config,
     folder: str | Path,

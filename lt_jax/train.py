@@ -21,6 +21,7 @@ from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.writers import say
 
 
+@workdir.until_done()
 def train(
     config: Config, folder: str | Path, *, dataset: Dataset | None = None
 ) -> dict[str, Any] | None:
@@ -63,7 +64,8 @@ def train(
         return _two_stages(config, path, dataset)
     run = prepare(config, path, dataset)
     workdir.claim(config, path)
-    return carry_out(run)
+    # Another process may have finished it while this one waited.
+    return workdir.finished_summary(path) or carry_out(run)
 
 
 def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str, Any] | None:

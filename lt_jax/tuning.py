@@ -94,6 +94,7 @@ def _plan(
     return _Plan(config, grid, path, dataset)
 
 
+@workdir.until_done()
 def _carry_out(plan: _Plan) -> dict[str, Any] | None:
     """Trains all values and seeds, and writes what validation says of them."""
     config, grid, path, dataset = plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -9,10 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from lt_jax.configuration import all_defaults, plain
-from lt_jax.errors import InputError
+from lt_jax.errors import InputError, StorageError
 from lt_jax.files import is_remote, make_folder, write_text
-from lt_jax.processes import is_writer
+from lt_jax.processes import all_agree, is_writer
+from lt_jax.writers import say
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 TUNING = "tuning.json"  # what comes of comparing values, in place of a summary
@@ -33,6 +37,8 @@ INDIFFERENT = {
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 PICTURE, MASKS = "picture.png", "masks.png"
 STAGE1, STAGE2 = "stage1", "stage2"  # folders of a run of two stages
+LOCK = ".lock"  # held by the process that writes
+_PATIENCE = 60  # seconds in which one that was told to stop should have saved
 FROM = "stage1.json"  # which weights a second stage was started from
 
 
@@ -149,18 +155,30 @@ def await_file(path: Path) -> None:
 
 
 def claim(config: Mapping[str, Any], workdir: Path) -> None:
-    """Makes the folder, if need be, and writes the config into it.
+    """Makes the folder, if need be, writes the config into it, and keeps other processes out.
+
+    Until the `until_done` around it ends; folders in a bucket cannot be locked.
 
     Args:
       config: of the run.
       workdir: its folder.
 
     Raises:
-      InputError: if the folder cannot be written to.
+      InputError: if the folder cannot be written to, another process is writing to it, or it has
+        become that of another run.
       StorageError: if there is no room for the config, or no such bucket.
     """
-    if not is_writer():
-        return
+    refused: InputError | StorageError | None = None
+    if is_writer():
+        try:
+            _claim(config, workdir)
+        except (InputError, StorageError) as error:
+            refused = error
+    if not all_agree(refused is None):
+        raise refused or InputError(f"the first process cannot write to {workdir}; it tells why")
+
+
+def _claim(config: Mapping[str, Any], workdir: Path) -> None:
     try:
         make_folder(workdir)
         if not is_remote(workdir):
@@ -171,5 +189,43 @@ def claim(config: Mapping[str, Any], workdir: Path) -> None:
             f"workdir {workdir} cannot be written to ({error.strerror}); expected a folder to"
             " which this user may write"
         ) from error
+    _lock(workdir)
+    # It may have been claimed by another one since it was checked.
+    check_config_matches(config, workdir)
     if not (workdir / CONFIG).exists():
         write_json(workdir / CONFIG, plain(config))
+
+
+_held: dict[Path, FileLock] = {}
+
+
+def _lock(workdir: Path) -> None:
+    """Keeps other processes out of a folder, until this one ends at the latest."""
+    if is_remote(workdir) or workdir in _held:
+        return
+    lock = FileLock(workdir / LOCK, thread_local=False, fallback_to_soft=False)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"waiting for another process, which writes to {workdir}.")
+            lock.acquire(timeout=_PATIENCE)
+    except Timeout as error:
+        raise InputError(
+            f"workdir {workdir} is being written to by another process; wait for it to end, or"
+            " choose another workdir"
+        ) from error
+    except (OSError, NotImplementedError):
+        return  # a file system without locks
+    _held[workdir] = lock
+
+
+@contextlib.contextmanager
+def until_done() -> Iterator[None]:
+    """Folders that are claimed inside are given up at the end; decorates what writes to them."""
+    before = set(_held)
+    try:
+        yield
+    finally:
+        for folder in set(_held) - before:
+            _held.pop(folder).release()

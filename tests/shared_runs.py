@@ -1,10 +1,10 @@
 """What files of tests on whole runs share: runs that are made once, and a network for them."""
 
-import fcntl
 import os
 import pickle
 
 import pytest
+from filelock import FileLock
 from tiny_runs import PixelNet
 
 from lt_jax import models
@@ -26,8 +26,7 @@ def once(tmp_path_factory, name, make):
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent  # that of all processes of this test run
     kept = root / f"{name}.pickle"
-    with kept.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+    with FileLock(kept.with_suffix(".lock")):
         if not kept.exists():
             kept.write_bytes(pickle.dumps(make(tmp_path_factory.mktemp(name))))
     return pickle.loads(kept.read_bytes())

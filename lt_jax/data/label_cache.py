@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 
 from lt_jax.files import cache_folder
 
@@ -62,13 +63,10 @@ def remembered(files: Sequence[str], what: str, read: Callable[[], Arrays]) -> A
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """One process of a machine at a time, where the folder can be written to."""
-    import fcntl
-
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, NotImplementedError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            stack.enter_context(FileLock(path.with_suffix(".lock"), fallback_to_soft=False))
         yield
 
 
