@@ -146,7 +146,9 @@ def test_gradients_and_replicas(name, x64):
     """Against central differences in float64; and `vmap` over replicas against a loop over them."""
     logits, labels = (x[:ORDINARY] for x in batch())
     spec = spec_of(name)
-    if name == "seesaw":  # its compensation is held constant by the gradient: see test_losses
+    if (
+        name == "seesaw"
+    ):  # its compensation is held constant by the gradient: see test_losses_reference
         spec["transforms"]["seesaw"]["compensation"] = 0.0
     objective = build_objective(spec, COUNTS, steps_per_epoch=4)
     state, step = active_state(objective), step_of(objective)

@@ -1,0 +1,118 @@
+"""Every loss at logits of +-1e4 and beside rows of padding, which hold inf and NaN.
+
+Many losses share one compiled function: compiling is what takes time, not computing.
+"""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compiling import optimised_jit
+from every_loss import COUNTS, GAMMAS, LOSSES, losses_of, value_and_gradient
+
+from lt_jax import losses
+
+
+def test_every_public_loss_is_tested_here():
+    covered = {name.split()[0] for name in LOSSES}
+    assert covered == set(losses.__all__) - {"label_ratio"}
+
+
+def extreme_batch(kind):
+    """Every combination of -1e4, 0 and 1e4 for three classes, and padding rows of inf and NaN."""
+    grid = np.array(np.meshgrid(*[[-1e4, 0.0, 1e4]] * 3)).reshape(3, -1).T
+    if kind == "integers":
+        logits, labels = np.repeat(grid, 3, 0), np.tile(np.arange(3), len(grid))
+        junk_labels = np.array([0, 2, -1])
+    else:
+        multi_hot = np.array(np.meshgrid(*[[0.0, 1.0]] * 3)).reshape(3, -1).T
+        logits, labels = np.repeat(grid, 8, 0), np.tile(multi_hot, (len(grid), 1))
+        junk_labels = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [np.nan, np.inf, 1.0]])
+    junk = np.array([[np.nan, 0, 1], [np.inf, -np.inf, np.nan], [np.inf, np.inf, np.inf]])
+    where = np.arange(len(logits) + 3) < len(logits)
+    return np.concatenate([logits, junk]), np.concatenate([labels, junk_labels]), where
+
+
+# Where the margins' scale of 30 makes 3e5 of 1e4, float32 is spaced by 1 / 32, and a loss that is 0
+# may come out below it by that much.
+SPACING = {k: np.float32(1 / 32) for k in LOSSES if "class_counts" in LOSSES[k].keywords}
+
+
+@cache
+def compiled_on_three_classes(names, dtype):
+    """Loss and gradient of those losses; a loss with a gamma at each of them, ``[4, B, ...]``."""
+    functions = losses_of(COUNTS[:3])
+
+    @(optimised_jit if dtype == jnp.float32 else jax.jit)
+    def compute(logits, labels, where):
+        def both(name):
+            loss = partial(functions[name], labels=labels, where=where)
+            if name.startswith("asymmetric"):
+                options = [{"gamma_positive": g, "gamma_negative": 2 * g} for g in GAMMAS]
+            elif "focal" in name:
+                options = [{"gamma": g} for g in GAMMAS]
+            else:
+                return value_and_gradient(loss, logits)
+            stacked = jax.tree.map(lambda *x: jnp.array(x, jnp.float32), *options)
+            return jax.vmap(lambda o: value_and_gradient(partial(loss, **o), logits))(stacked)
+
+        return {name: both(name) for name in names}
+
+    return compute
+
+
+# Integers become one-hot targets, which are among the multi-hot ones; only these tell them apart.
+OF_INTEGERS = tuple(k for k in LOSSES if k.startswith("class_balanced"))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["integers", "multi-hot"])
+def test_large_logits_and_padding(kind, dtype):
+    logits, labels, where = extreme_batch(kind)
+    names = OF_INTEGERS if kind == "integers" else tuple(LOSSES)
+    compute = compiled_on_three_classes(names, dtype)
+    for name, pair in compute(jnp.asarray(logits, dtype), labels, where).items():
+        assert pair[0].dtype == jnp.float32, name
+        assert pair[1].dtype == dtype, name
+        loss, gradient = np.asarray(pair[0]), np.asarray(pair[1], np.float32)
+        assert np.isfinite(loss[..., where]).all(), name
+        assert np.isfinite(gradient[..., where, :]).all(), name
+        assert (loss >= -SPACING.get(name, 0)).all(), name
+        assert (loss[..., ~where] == 0).all(), name
+        assert (gradient[..., ~where, :] == 0).all(), name
+
+
+def test_padding_changes_nothing_else():
+    """Real rows have the loss and gradient of a batch whose padding is harmless."""
+    logits, labels, where = extreme_batch("multi-hot")
+    logits = np.where(where[:, None], np.clip(logits, -3, 3), logits).astype(np.float32)
+    harmless = np.where(where[:, None], logits, 0.0)
+    tame_labels = np.where(where[:, None], labels, 0.0)
+    compute = compiled_on_three_classes(tuple(LOSSES), jnp.float32)
+    actual = compute(logits, labels, where)
+    expected = compute(harmless, tame_labels, np.ones_like(where))
+    for name, (loss, gradient) in actual.items():
+        np.testing.assert_array_equal(loss[..., where], expected[name][0][..., where], err_msg=name)
+        np.testing.assert_array_equal(
+            gradient[..., where, :], expected[name][1][..., where, :], err_msg=name
+        )
+
+
+def test_saturated_focal_keeps_the_right_slope(x64):
+    """A wrong label at logit -1e4 costs 1e4 at slope -1, whatever gamma; a right one nothing."""
+    logits, labels = jnp.array([[-1e4, 1e4], [1e4, -1e4]]), jnp.array([0, 0])
+
+    @jax.jit
+    @jax.vmap
+    def compute(gamma):
+        return [
+            value_and_gradient(lambda z, loss=loss: loss(z, labels, gamma=gamma), logits)
+            for loss in (losses.softmax_focal_loss, losses.sigmoid_focal_loss)
+        ]
+
+    for value, gradient in compute(jnp.array(GAMMAS)):
+        # Softmax: the difference of the logits; sigmoid: 1e4 for each of two classes.
+        np.testing.assert_allclose(value, [[2e4, 0.0]] * len(GAMMAS), rtol=1e-12)
+        np.testing.assert_allclose(gradient, [[[-1.0, 1.0], [0.0, 0.0]]] * len(GAMMAS), atol=1e-12)
