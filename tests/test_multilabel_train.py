@@ -129,7 +129,7 @@ def test_before_the_first_update_masking_is_its_base(plain, rounding, file, tmp_
     """The losses of a whole epoch, bit for bit; then they differ.
 
     With weights XLA sums a batch of the two programs in another order, though each example's loss
-    is the same bit for bit (`test_partial_label.py`).
+    is the same bit for bit (`test_partial_label_masks.py`).
     """
     masked = f"{plain}+partial_label_mask"
     runs = {}
