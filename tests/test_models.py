@@ -1,6 +1,4 @@
-"""Networks, heads and the layers they are made of, against NumPy and against known numbers."""
-
-import re
+"""Networks as they are made: sizes, shapes, dtypes, heads, several devices, what is refused."""
 
 import jax
 import jax.numpy as jnp
@@ -8,37 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy_layers import normal
 
 from lt_jax.errors import InputError
 from lt_jax.models import MODELS, CosineHead, LinearHead, create_model, sigmoid_prior_bias
-from lt_jax.models.conv import ConvBatchNorm, batch_normalise, relu
-from lt_jax.models.convolution import conv2d
-from lt_jax.models.initial import he_normal
-from lt_jax.models.resnet import Block as ImageNetBlock
-from lt_jax.models.resnet_cifar import Block, ResNetCIFAR, shortcut
+from lt_jax.models.resnet_cifar import ResNetCIFAR
 from lt_jax.state import make_network
-
-
-def _random(seed, *shape):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def _conv_numpy(images, kernel, stride):
-    """float64, one output pixel at a time."""
-    size = kernel.shape[0]
-    padded = np.pad(images, ((0, 0), (size // 2,) * 2, (size // 2,) * 2, (0, 0)))
-    rows = range(0, images.shape[1], stride)
-    columns = range(0, images.shape[2], stride)
-    pixel = [
-        [np.einsum("bijc,ijco->bo", padded[:, h : h + size, w : w + size], kernel) for w in columns]
-        for h in rows
-    ]
-    return np.transpose(np.array(pixel), (2, 0, 1, 3))
-
-
-def _norm_numpy(x):
-    axes = tuple(range(x.ndim - 1))
-    return (x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-5)
 
 
 def _small(**kwargs):
@@ -48,6 +21,9 @@ def _small(**kwargs):
 
 def _num_parameters(model):
     return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+# Networks
 
 
 # Published sizes of the option A networks: 0.27, 0.46, 0.66, 0.85 and 1.7 million.
@@ -124,199 +100,6 @@ def test_pure_functions_of_every_kind_of_network(name, shape, num_features, head
     assert (grads, new) == (params, stats)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "stride"), [(8, 8, 1), (8, 6, 2), (7, 5, 1), (7, 9, 2)]
-)
-def test_conv2d_is_the_sum_over_taps(height, width, stride):
-    images, kernel = _random(0, 2, height, width, 3), _random(1, 3, 3, 3, 4)
-    expected = _conv_numpy(images, kernel, stride)
-    result = conv2d(jnp.float32(images), jnp.float32(kernel), stride=stride)
-    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_conv2d_gradients_are_the_adjoint(stride):
-    # <g, conv(x, k)> is linear in x and in k, so its gradients satisfy Euler's identity, and
-    # along any other direction they give the value there.
-    images, kernel, other = _random(0, 2, 7, 6, 3), _random(1, 3, 3, 3, 4), _random(2, 2, 7, 6, 3)
-    grads = _random(3, *_conv_numpy(images, kernel, stride).shape)
-    _, vjp = jax.vjp(lambda x, k: conv2d(x, k, stride=stride), *map(jnp.float32, (images, kernel)))
-    of_images, of_kernel = map(np.float64, vjp(jnp.float32(grads)))
-    value = np.sum(grads * _conv_numpy(images, kernel, stride))
-    np.testing.assert_allclose(np.sum(of_kernel * kernel), value, rtol=1e-4)
-    elsewhere = np.sum(grads * _conv_numpy(other, kernel, stride))
-    np.testing.assert_allclose(np.sum(of_images * other), elsewhere, rtol=1e-4)
-
-
-def test_conv2d_under_vmap_is_one_convolution_per_replica():
-    images, kernels = jnp.float32(_random(0, 2, 6, 6, 3)), jnp.float32(_random(1, 4, 3, 3, 3, 5))
-    together = jax.vmap(conv2d, in_axes=(None, 0))(images, kernels)
-    apart = jnp.stack([conv2d(images, kernel) for kernel in kernels])
-    np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("groups", [1, 3])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_replicas_side_by_side_convolve_apart(stride, groups):
-    """Results and gradients are those of each alone, and no grouped convolution is compiled."""
-    images = jnp.float32(_random(0, 2, 4, 7, 6, 3))
-    kernels = jnp.float32(_random(1, 2, 3, 3, 3 // groups, 6))
-
-    def loss(x, k):
-        return jnp.sum(conv2d(x, k, stride=stride, groups=groups) ** 2)
-
-    step = jax.value_and_grad(loss, argnums=(0, 1))
-    together = jax.jit(jax.vmap(step))
-    each = [step(x, k) for x, k in zip(images, kernels, strict=True)]
-    apart = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-        together(images, kernels),
-        apart,
-    )
-    text = together.lower(images, kernels).as_text()
-    found = set(re.findall(r"(?:feature|batch)_group_count = (\d+)", text))
-    assert found == {"1", str(groups)}, text
-    assert text.count("stablehlo.convolution") == 2 * 3
-
-
-def _dense(kernel, groups):
-    """The kernel of one convolution of all channels that does what the groups do apart."""
-    size, _, into, out = kernel.shape
-    full = np.zeros((size, size, into * groups, out))
-    for group in range(groups):
-        outputs = slice(group * out // groups, (group + 1) * out // groups)
-        full[:, :, group * into : (group + 1) * into, outputs] = kernel[..., outputs]
-    return full
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_groups_of_a_convolution_see_their_own_channels(stride):
-    """Also for replicas side by side, whose groups must not mix."""
-    images, kernels = _random(0, 2, 7, 6, 6), _random(1, 2, 3, 3, 2, 12)
-    expected = np.stack([_conv_numpy(images, _dense(k, 3), stride) for k in kernels])
-    together = jax.vmap(lambda k: conv2d(jnp.float32(images), k, stride=stride, groups=3))
-    np.testing.assert_allclose(together(jnp.float32(kernels)), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_relu_and_its_gradient():
-    x = jnp.array([-jnp.inf, -1.0, 0.0, 2.0, jnp.inf])
-    np.testing.assert_array_equal(relu(x), jax.nn.relu(x))
-    np.testing.assert_array_equal(jax.vmap(jax.grad(relu))(x), [0, 0, 0, 1, 1])
-    assert jnp.isnan(relu(jnp.array(jnp.nan)))
-
-
-def test_batch_normalise_values():
-    x, scale, bias = 3 + 2 * _random(0, 5, 4, 4, 3), _random(1, 3), _random(2, 3)
-    y, mean, var = batch_normalise(*map(jnp.float32, (x, scale, bias)))
-    np.testing.assert_allclose(y, _norm_numpy(x) * scale + bias, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(var, x.var((0, 1, 2)), rtol=1e-5)
-
-
-def test_batch_normalise_gradients_against_differences_in_float64():
-    arguments = [3 + 2 * _random(0, 4, 3, 3, 2), _random(1, 2), _random(2, 2)]
-    weights = _random(3, 4, 3, 3, 2)
-
-    def value(x, scale, bias):
-        return np.sum(weights * (_norm_numpy(x) * scale + bias))
-
-    def ours(x, scale, bias):
-        return jnp.sum(jnp.float32(weights) * batch_normalise(x, scale, bias)[0])
-
-    grads = jax.grad(ours, (0, 1, 2))(*map(jnp.float32, arguments))
-    for index, grad in enumerate(grads):
-        step = [_random(9, *a.shape) * (i == index) for i, a in enumerate(arguments)]
-        up, down = (value(*[a + s * b for a, b in zip(arguments, step, strict=True)])
-                    for s in (1e-6, -1e-6))  # fmt: skip
-        np.testing.assert_allclose(np.sum(grad * step[index]), (up - down) / 2e-6, rtol=1e-4)
-
-
-def test_statistics_run_only_in_training():
-    layer = ConvBatchNorm(1, 4, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    images = jnp.float32(_random(0, 8, 8, 8, 1))
-    hidden = _conv_numpy(np.float64(images), np.float64(layer.kernel[...]), 1)
-    layer(images, train=False)
-    np.testing.assert_array_equal(layer.mean[...], 0)
-    layer(images, train=True)
-    np.testing.assert_allclose(layer.mean[...], 0.1 * hidden.mean((0, 1, 2)), atol=1e-6)
-    np.testing.assert_allclose(layer.var[...], 0.9 + 0.1 * hidden.var((0, 1, 2)), rtol=1e-5)
-    expected = (hidden - layer.mean[...]) / np.sqrt(layer.var[...] + 1e-5)
-    np.testing.assert_allclose(layer(images, train=False), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_shortcut_takes_every_second_pixel_and_pads_channels():
-    images = jnp.float32(_random(0, 2, 5, 4, 2))
-    result = shortcut(images, stride=2, num_channels=4)
-    assert result.shape == (2, 3, 2, 4)
-    np.testing.assert_array_equal(result[..., 1:3], images[:, ::2, ::2])
-    np.testing.assert_array_equal(result[..., [0, 3]], 0)
-    np.testing.assert_array_equal(shortcut(images, stride=1, num_channels=2), images)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_block_against_numpy(stride):
-    block = Block(2, 2 * stride, stride=stride, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    images = _random(0, 3, 6, 6, 2)
-    first, second = (np.float64(layer.kernel[...]) for layer in (block.first, block.second))
-    hidden = np.maximum(_norm_numpy(_conv_numpy(images, first, stride)), 0)
-    hidden = _norm_numpy(_conv_numpy(hidden, second, 1))
-    if stride == 1:
-        hidden += images
-    else:
-        hidden[..., 1:3] += images[:, ::2, ::2]
-    result = block(jnp.float32(images), train=True)
-    np.testing.assert_allclose(result, np.maximum(hidden, 0), rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(
-    ("bottleneck", "groups"), [(False, {}), (True, {}), (True, {"groups": 2, "group_width": 96})]
-)
-def test_imagenet_block_against_numpy(bottleneck, groups, stride):
-    # At stride 1 the shortcut has no weights: the block gives as many channels as it takes.
-    block = ImageNetBlock(
-        8, 2 if bottleneck else 8, bottleneck=bottleneck, stride=stride, dtype=jnp.float32,
-        rngs=nnx.Rngs(0), **groups,
-    )  # fmt: skip
-    images = _random(0, 3, 7, 6, 8)
-    np.testing.assert_array_equal(block.layers[-1].scale[...], 0)
-    block.layers[-1].scale[...] = jnp.full(8, 0.5)
-    kernels = [np.float64(layer.kernel[...]) for layer in block.layers]
-    if groups:  # 96 channels a group at width 64 are 3 at width 2
-        assert kernels[1].shape == (3, 3, 3, 6)
-        kernels[1] = _dense(kernels[1], 2)
-    assert [kernel.shape[0] for kernel in kernels] == ([1, 3, 1] if bottleneck else [3, 3])
-    hidden, last = images, len(kernels) - 1
-    for index, kernel in enumerate(kernels):
-        hidden = _norm_numpy(_conv_numpy(hidden, kernel, stride if index == last - 1 else 1))
-        hidden = hidden / 2 if index == last else np.maximum(hidden, 0)
-    around = images
-    if stride == 2:
-        around = _norm_numpy(_conv_numpy(images, np.float64(block.shortcut.kernel[...]), 2))
-    result = block(jnp.float32(images), train=True)
-    np.testing.assert_allclose(result, np.maximum(hidden + around, 0), rtol=1e-3, atol=1e-4)
-
-
-def test_mlp_against_numpy():
-    network = make_network(
-        lambda rngs: create_model("mlp", image_shape=(5,), num_classes=3, rngs=rngs)
-    )
-    params, stats = network.init(jax.random.key(0))
-    vectors = _random(0, 4, 5)
-    hidden, head = (
-        {k: np.float64(x) for k, x in params[part].items()} for part in ("hidden", "head")
-    )
-    expected = np.maximum(vectors @ hidden["kernel"] + hidden["bias"], 0)
-    features = network.features(params, stats, jnp.float32(vectors))
-    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
-    logits, new = network.apply(params, stats, jnp.float32(vectors), True)
-    np.testing.assert_allclose(logits, expected @ head["kernel"], rtol=1e-5, atol=1e-5)
-    assert new == {}
-    # He: the variance of the weights is 2 over the number of inputs.
-    np.testing.assert_allclose(hidden["kernel"].var() * 5, 2, rtol=0.2)
-
-
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (9, 11, 3)])
 def test_small_takes_any_image(shape):
     model = _small(image_shape=shape, num_classes=7)
@@ -347,7 +130,7 @@ def test_logits_are_the_head_of_the_features():
     # Depth 8 has every kind of block and compiles in a fraction of the time.
     head = LinearHead(64, 5, rngs=nnx.Rngs(0))
     model = ResNetCIFAR(8, 3, head=head, dtype=jnp.float32, rngs=nnx.Rngs(1))
-    images = jnp.float32(_random(0, 2, 8, 8, 3))
+    images = jnp.float32(normal(0, 2, 8, 8, 3))
     features = model.features(images, train=False)
     assert features.shape == (2, 64)
     expected = np.float64(features) @ np.float64(model.head.kernel[...])
@@ -356,7 +139,7 @@ def test_logits_are_the_head_of_the_features():
 
 def test_bfloat16_keeps_parameters_statistics_and_logits_float32():
     model = _small(dtype=jnp.bfloat16)
-    images = jnp.float32(_random(0, 16, 8, 8, 1))
+    images = jnp.float32(normal(0, 16, 8, 8, 1))
     exact = _small()(images, train=True)
     logits = model(images, train=True)
     assert logits.dtype == model.features(images, train=True).dtype == jnp.float32
@@ -367,7 +150,7 @@ def test_bfloat16_keeps_parameters_statistics_and_logits_float32():
 
 def test_sharded_batch_gives_the_output_and_statistics_of_the_whole_batch():
     graph, parameters, rest = nnx.split(_small(), nnx.Param, ...)
-    images = jnp.float32(_random(0, 16, 8, 8, 1))
+    images = jnp.float32(normal(0, 16, 8, 8, 1))
 
     @jax.jit
     def run(images):
@@ -381,35 +164,19 @@ def test_sharded_batch_gives_the_output_and_statistics_of_the_whole_batch():
         np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-5)
 
 
-def test_replicas_under_vmap_train_like_single_layers():
-    keys = jax.random.split(jax.random.key(0), 2)
-    images = jnp.float32(_random(0, 4, 6, 6, 2))
-
-    def gradient(key):
-        layer = ConvBatchNorm(2, 3, stride=2, dtype=jnp.float32, rngs=nnx.Rngs(params=key))
-        graph, parameters, rest = nnx.split(layer, nnx.Param, ...)
-
-        def loss(parameters):
-            layer = nnx.merge(graph, parameters, rest, copy=True)
-            return jnp.sum(jnp.sin(relu(layer(images, train=True))))
-
-        return jax.tree.leaves(jax.grad(loss)(parameters))
-
-    together = jax.jit(jax.vmap(gradient))(keys)
-    for many, one in zip(together, gradient(keys[1]), strict=True):
-        np.testing.assert_allclose(many[1], one, rtol=1e-4, atol=1e-4)
+# Heads
 
 
 def test_cosine_head_against_numpy():
     head = CosineHead(6, 4, rngs=nnx.Rngs(0))
-    features, kernel = _random(0, 5, 6), np.float64(head.kernel[...])
+    features, kernel = normal(0, 5, 6), np.float64(head.kernel[...])
     norms = np.linalg.norm(features, axis=1)[:, None] * np.linalg.norm(kernel, axis=0)
     np.testing.assert_allclose(head(jnp.float32(features)), features @ kernel / norms, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_cosine_head_ignores_the_length_of_features(scale):
-    head, features = CosineHead(6, 4, rngs=nnx.Rngs(0)), jnp.float32(_random(0, 5, 6))
+    head, features = CosineHead(6, 4, rngs=nnx.Rngs(0)), jnp.float32(normal(0, 5, 6))
     np.testing.assert_allclose(head(features * scale), head(features), atol=1e-6)
     assert jnp.abs(head(scale * head.kernel[...].T)).max() <= 1
 
@@ -426,6 +193,14 @@ def test_linear_head_prior():
     np.testing.assert_allclose(jax.nn.sigmoid(model.head.bias[...]), 0.1, rtol=1e-5)
     assert jnp.std(model.head.kernel[...]) < 0.02
     assert jnp.std(LinearHead(64, 10, rngs=nnx.Rngs(0)).kernel[...]) > 0.1
+
+
+def test_sigmoid_prior_needs_two_classes():
+    with pytest.raises(InputError, match="num_classes=1"):
+        sigmoid_prior_bias(1)
+
+
+# Refusals
 
 
 def test_create_model_lists_known_names():
@@ -465,17 +240,3 @@ def test_images_and_feature_vectors_are_not_confused(name, shape, sentence):
 def test_create_model_refuses(arguments):
     with pytest.raises(InputError):
         _small(**arguments)
-
-
-def test_sigmoid_prior_needs_two_classes():
-    with pytest.raises(InputError, match="num_classes=1"):
-        sigmoid_prior_bias(1)
-
-
-@pytest.mark.parametrize("shape", [(3, 3, 3, 16), (3, 3, 64, 64), (1, 1, 64, 200), (7, 5)])
-def test_weights_drawn_by_few_programs_are_those_of_one_each(shape):
-    """However many a program draws: seeds keep meaning what they did."""
-    expected = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")(jax.random.key(4), shape)
-    found = he_normal(jax.random.key(4), shape)
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
