@@ -1,4 +1,4 @@
-"""What every test shares: eight virtual CPU devices, the reference values, float64 on demand."""
+"""What tests share: eight virtual CPU devices, the reference values, float64 on demand, advice."""
 
 import atexit
 import gc
@@ -53,3 +53,16 @@ def x64():
     """The test runs in float64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def advised():
+    """The advice for each of the sets of `counted_sets`."""
+    from counted_sets import SETS
+
+    from lt_jax.advice import advice_for
+
+    return {
+        name: advice_for(counts, total is not None, num_examples=total)
+        for name, (counts, total) in SETS.items()
+    }
