@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_tfds_photographs import builder_of, prepare
+from prepared_sets import builder_of, prepare
 from tiny_runs import ColourNet
 
 from lt_jax import models

@@ -1,4 +1,4 @@
-"""Multi-label sets and sets of photographs of TFDS: coco/2017 and voc/2007 in their real form.
+"""Multi-label sets of photographs of TFDS: coco/2017 and voc/2007 in their real form.
 
 Both are written here, with a few made-up images, in the features and files of the real ones.
 TFDS's own code of coco cannot even describe the set without TensorFlow; that of voc can.
@@ -6,40 +6,26 @@ TFDS's own code of coco cannot even describe the set without TensorFlow; that of
 
 import importlib.abc
 import io
-import re
 import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prepared_sets import Image, builder_of, photo, prepare, read, tfds
 
 from lt_jax.configuration import check_config
-from lt_jax.data import decoding, load_dataset, tfds_source
-from lt_jax.data.reading import Reading
+from lt_jax.data import decoding, load_dataset
 from lt_jax.data.streamed import StreamedImages
 from lt_jax.errors import InputError
 from lt_jax.objectives import build_objective
 
-Image = pytest.importorskip("PIL.Image")
-pytest.importorskip("array_record")
-pytest.importorskip("grain")
-tfds = pytest.importorskip("tensorflow_datasets")
-
-COCO = runpy.run_path(str(Path(__file__).parents[1] / "configs/coco.py"))
-SIZES = ((30, 40), (21, 17), (9, 50))
 COCO_NAMES = [f"thing {c}" for c in range(80)]
 VOC_NAMES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow")
 BOX = tfds.features.BBox(0.1, 0.2, 0.3, 0.4)
 SPLITS = ("train", "validation", "test")
 
-
-def photo(rng, i):
-    """A file as photographs are: a JPEG of some size, every fourth one grey."""
-    pixels = rng.integers(0, 256, (*SIZES[i % 3], 3)).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if i % 4 == 3 else pixels).save(file, "JPEG")
-    return file.getvalue()
+# As they are written
 
 
 def photos(kind, split):
@@ -49,6 +35,61 @@ def photos(kind, split):
         nothing = i == 2 or (kind, split) == ("coco", "test")
         classes = rng.integers(0, 10, 0 if nothing else 4)
         yield photo(rng, i), classes.tolist(), rng.integers(0, 2, len(classes)).astype(bool)
+
+
+def coco_object(label, flag):
+    return {"id": 0, "area": 9, "bbox": BOX, "label": COCO_NAMES[label], "is_crowd": bool(flag)}
+
+
+def coco_example(i, file, classes, crowds):
+    objects = [coco_object(*pair) for pair in zip(classes, crowds, strict=True)]
+    return {"image": file, "image/filename": f"{i}.jpg", "image/id": i, "objects": objects}
+
+
+def coco_builder(folder):
+    objects = {
+        "id": np.int64,
+        "area": np.int64,
+        "bbox": tfds.features.BBoxFeature(),
+        "label": tfds.features.ClassLabel(names=COCO_NAMES),
+        "is_crowd": np.bool_,
+    }
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "image/filename": tfds.features.Text(),
+        "image/id": np.int64,
+        "objects": tfds.features.Sequence(objects),
+    }
+    return builder_of("Coco", features, folder, config="2017")
+
+
+def voc_object(label, flag):
+    flags = {"pose": "left", "is_truncated": False, "is_difficult": bool(flag)}
+    return {"label": VOC_NAMES[label], "bbox": BOX, **flags}
+
+
+def voc_example(i, file, classes, difficult):
+    easy = [c for c, d in zip(classes, difficult, strict=True) if not d]
+    return {
+        "image": file,
+        "image/filename": f"{i}.jpg",
+        "objects": [voc_object(*pair) for pair in zip(classes, difficult, strict=True)],
+        "labels": sorted({VOC_NAMES[c] for c in classes}),
+        "labels_no_difficult": sorted({VOC_NAMES[c] for c in easy}),
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with prepared sets; coco's test split has no annotations, like the real one's."""
+    folder = str(tmp_path_factory.mktemp("photographs"))
+    for kind, builder, example in (
+        ("coco", coco_builder(folder), coco_example),
+        ("voc", tfds.builder("voc/2007", data_dir=folder), voc_example),
+    ):
+        made = {s: [example(i, *row) for i, row in enumerate(photos(kind, s))] for s in SPLITS}
+        prepare(builder, made)
+    return folder
 
 
 def expected(kind, split, size, num_classes):
@@ -70,95 +111,7 @@ def pairs_of(images, labels):
     return {(x.tobytes(), y.tobytes()) for x, y in zip(images, labels, strict=True)}
 
 
-def coco_object(label, flag):
-    return {"id": 0, "area": 9, "bbox": BOX, "label": COCO_NAMES[label], "is_crowd": bool(flag)}
-
-
-def coco_example(i, file, classes, crowds):
-    objects = [coco_object(*pair) for pair in zip(classes, crowds, strict=True)]
-    return {"image": file, "image/filename": f"{i}.jpg", "image/id": i, "objects": objects}
-
-
-def voc_object(label, flag):
-    flags = {"pose": "left", "is_truncated": False, "is_difficult": bool(flag)}
-    return {"label": VOC_NAMES[label], "bbox": BOX, **flags}
-
-
-def voc_example(i, file, classes, difficult):
-    easy = [c for c, d in zip(classes, difficult, strict=True) if not d]
-    return {
-        "image": file,
-        "image/filename": f"{i}.jpg",
-        "objects": [voc_object(*pair) for pair in zip(classes, difficult, strict=True)],
-        "labels": sorted({VOC_NAMES[c] for c in classes}),
-        "labels_no_difficult": sorted({VOC_NAMES[c] for c in easy}),
-    }
-
-
-def builder_of(name, features, folder, config=None, keys=None):
-    """A builder for made-up examples; TFDS does not come to know it."""
-
-    def info(self):
-        described = tfds.features.FeaturesDict(features)
-        return tfds.core.DatasetInfo(builder=self, features=described, supervised_keys=keys)
-
-    version = tfds.core.Version("1.1.0")
-    configs = [tfds.core.BuilderConfig(name=config, version=version)] if config else []
-    members = {
-        "VERSION": version,
-        "BUILDER_CONFIGS": configs,
-        "_info": info,
-        "_split_generators": lambda self, manager: {},
-        "_generate_examples": lambda self: iter(()),
-        "__module__": __name__,
-    }
-    with tfds.core.registered.skip_registration():
-        made = type(name, (tfds.core.GeneratorBasedBuilder,), members)
-    return made(config=config, data_dir=folder)
-
-
-def coco_builder(folder):
-    objects = {
-        "id": np.int64,
-        "area": np.int64,
-        "bbox": tfds.features.BBoxFeature(),
-        "label": tfds.features.ClassLabel(names=COCO_NAMES),
-        "is_crowd": np.bool_,
-    }
-    features = {
-        "image": tfds.features.Image(encoding_format="jpeg"),
-        "image/filename": tfds.features.Text(),
-        "image/id": np.int64,
-        "objects": tfds.features.Sequence(objects),
-    }
-    return builder_of("Coco", features, folder, config="2017")
-
-
-def prepare(builder, examples):
-    """Writes ``{split: examples}`` as array_record."""
-    builder._split_generators = lambda manager: {k: enumerate(v) for k, v in examples.items()}
-    builder.download_and_prepare(file_format="array_record")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with prepared sets; coco's test split has no annotations, like the real one's."""
-    folder = str(tmp_path_factory.mktemp("photographs"))
-    for kind, builder, example in (
-        ("coco", coco_builder(folder), coco_example),
-        ("voc", tfds.builder("voc/2007", data_dir=folder), voc_example),
-    ):
-        made = {s: [example(i, *row) for i, row in enumerate(photos(kind, s))] for s in SPLITS}
-        prepare(builder, made)
-    return folder
-
-
-def read(name, folder, image_size=8, stream=False, **options):
-    options = {"train_split": "train", "test_split": "test", "download": False, **options}
-    reading = Reading(image_size, stream=stream)
-    found = tfds_source.read(name, data_dir=folder, reading=reading, **options)
-    assert found[3] is None
-    return found[:3]
+# As they are read
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -261,59 +214,6 @@ def test_mocked_sets(folder, name):
         np.testing.assert_array_equal(image, np.asarray(resized))
 
 
-@pytest.mark.parametrize("keys", [None, ("image", "labels")])
-def test_a_sequence_of_labels_is_multi_label_too(tmp_path, keys):
-    names = ["ant", "bee", "cat"]
-    tags = tfds.features.Sequence(tfds.features.ClassLabel(names=names))
-    features = {"image": tfds.features.Image(shape=(None, None, 3)), "labels": tags}
-    builder = builder_of("TinyTags", features, str(tmp_path), keys=keys)
-    given = [[0, 2], [], [1], [-1]]  # TFDS allows -1 for no label
-    made = [{"image": photo(np.random.default_rng(i), i), "labels": g} for i, g in enumerate(given)]
-    prepare(builder, {"train": made, "test": made[:3]})
-    (_, labels), (_, fewer), got = read("tiny_tags", str(tmp_path))
-    assert sorted(map(tuple, labels)) == [(0, 0, 0), (0, 0, 0), (0, 1, 0), (1, 0, 1)]
-    assert sorted(map(tuple, fewer)) == [(0, 0, 0), (0, 1, 0), (1, 0, 1)]
-    assert list(got) == names
-
-
-def single_label(folder, made):
-    features = {
-        "image": tfds.features.Image(shape=(None, None, 3)),
-        "label": tfds.features.ClassLabel(names=["ant", "bee"]),
-    }
-    builder = builder_of("TinyPhotos", features, str(folder), keys=("image", "label"))
-    rows = [{"image": file, "label": i % 2} for i, file in enumerate(made)]
-    prepare(builder, {"train": rows, "test": rows})
-
-
-def test_photographs_with_one_label_are_resized_and_streamed(tmp_path):
-    rng = np.random.default_rng(0)
-    single_label(tmp_path, [photo(rng, i) for i in range(7)])
-    with pytest.raises(InputError, match=r"more than one size.*--config.data.image_size=224"):
-        read("tiny_photos", str(tmp_path), image_size=0)
-    (now, labels), _, _ = read("tiny_photos", str(tmp_path))
-    (later, same), _, _ = read("tiny_photos", str(tmp_path), stream=True)
-    np.testing.assert_array_equal(later.read(np.arange(7)), now)
-    assert labels.tolist() == same.tolist()
-    assert sorted(labels) == [0, 0, 0, 0, 1, 1, 1]
-
-
-@pytest.mark.parametrize("options", [{"stream": True}, {}, {"image_size": 0}])
-def test_a_damaged_photograph_is_named(tmp_path, options):
-    rng = np.random.default_rng(0)
-    files = [photo(rng, 0) for _ in range(4)]
-    single_label(tmp_path, [*files, files[0][:200]])
-
-    def use():
-        (images, _), _, _ = read("tiny_photos", str(tmp_path), **options)
-        return images.read(np.arange(5))
-
-    with pytest.raises(InputError) as told:
-        use()
-    start = r"image \d of the split 'train' of tfds:tiny_photos cannot be read: [^\n]+"
-    assert re.fullmatch(start, str(told.value))
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -336,16 +236,6 @@ def test_what_cannot_be_used_is_refused(folder, options, sentence):
     assert "\n" not in str(told.value)
 
 
-def test_only_array_record_can_be_streamed(tmp_path, monkeypatch):
-    """Where there is TensorFlow to read tfrecord; without it the set is refused anyway."""
-    single_label(tmp_path, [photo(np.random.default_rng(0), i) for i in range(2)])
-    info = tmp_path / "tiny_photos/1.1.0/dataset_info.json"
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    with pytest.raises(InputError, match=r"stream is True, .* as tfrecord; expected array_record:"):
-        read("tiny_photos", str(tmp_path), stream=True)
-
-
 def test_coco_that_is_not_there_is_told_how_to_get_it(tmp_path):
     """Also without TensorFlow, where TFDS cannot describe the set."""
     with pytest.raises(InputError) as told:
@@ -353,6 +243,12 @@ def test_coco_that_is_not_there_is_told_how_to_get_it(tmp_path):
     command = "tfds.builder('coco/2017', data_dir='DIR').download_and_prepare(file_format='array_"
     for part in ("tfds:coco/2017 is not in", str(tmp_path), command, "--config.data.data_dir=DIR"):
         assert part in str(told.value)
+
+
+# Configs
+
+
+COCO = runpy.run_path(str(Path(__file__).parents[1] / "configs/coco.py"))
 
 
 @pytest.mark.parametrize("name", ["coco", "voc", "coco_mlt", "voc_mlt"])
