@@ -1,4 +1,4 @@
-"""What tests share: eight virtual CPU devices, the reference values, float64 on demand, advice."""
+"""What tests share: eight virtual CPU devices, reference values, float64, made-up sets, advice."""
 
 import atexit
 import gc
@@ -33,6 +33,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # which has what is set here from i
 
 import jax
 import pytest
+from made_up import one_label, source_of
 
 # JAX keeps what it traces: looking through all of it for garbage takes longer the longer we test.
 gc.freeze()
@@ -53,6 +54,12 @@ def x64():
     """The test runs in float64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """Writes a set of images of one label each, with changes, and returns ``arrays:<file>``."""
+    return lambda **changes: source_of(one_label(**changes), tmp_path)
 
 
 @pytest.fixture(scope="session")

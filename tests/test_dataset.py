@@ -1,181 +1,15 @@
-"""Digits and made-up files, splits, the assembled data set, batch orders."""
+"""The assembled data set: validation splits, long tails, what it says of itself, batch orders."""
 
-import builtins
 import json
-import zipfile
 
 import jax
 import ml_collections
 import numpy as np
 import pytest
+from made_up import MIXED, one_label
 
 from lt_jax import data
-from lt_jax.data import sources
 from lt_jax.errors import InputError
-
-MIXED = np.array([0] * 40 + [1] * 30 + [2] * 30)
-
-
-def made_up(seed=0, counts=(40, 30, 30), test=5, shape=(4, 5, 3)):
-    """Arrays of an npz file: every pixel of an image is drawn around a value for its class."""
-    rng = np.random.default_rng(seed)
-    y_train = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-    y_test = np.repeat(np.arange(len(counts)), test)
-
-    def images(labels):
-        noise = rng.integers(0, 20, (len(labels), *shape))
-        return (noise + 30 * labels.reshape(-1, *[1] * len(shape))).astype(np.uint8)
-
-    return {
-        "x_train": images(y_train),
-        "y_train": y_train,
-        "x_test": images(y_test),
-        "y_test": y_test,
-    }
-
-
-@pytest.fixture
-def npz(tmp_path):
-    """Writes made-up arrays with changes and returns ``arrays:<file>``."""
-
-    def write(**changes):
-        arrays = {k: v for k, v in {**made_up(), **changes}.items() if v is not None}
-        np.savez(tmp_path / "set.npz", **arrays)
-        return f"arrays:{tmp_path / 'set.npz'}"
-
-    return write
-
-
-# digits
-
-
-def test_digits_have_a_fixed_balanced_test_set():
-    digits, again = data.load_source("digits"), data.load_source("digits")
-    assert digits.train_images.shape == (1297, 8, 8, 1)
-    assert digits.train_images.dtype == np.uint8
-    assert digits.train_labels.dtype == np.int32
-    assert digits.train_images.max() == 255
-    assert np.bincount(digits.test_labels).tolist() == [50] * 10
-    assert digits.class_names == tuple("0123456789")
-    np.testing.assert_array_equal(digits.test_images, again.test_images)
-    first = data.load_dataset({"source": "digits", "split_seed": 0, "validation_size": 100})
-    second = data.load_dataset({"source": "digits", "split_seed": 1, "validation_size": 100})
-    np.testing.assert_array_equal(first.test_images, second.test_images)
-    assert first.index_hash != second.index_hash
-
-
-# npz files
-
-
-def test_npz_is_read_with_names_and_casts_labels(npz):
-    names = np.array(["ant", "bee", "cat"])
-    labels = made_up()["y_train"].astype(np.uint8)
-    source = data.load_source(npz(class_names=names, y_train=labels))
-    assert source.class_names == ("ant", "bee", "cat")
-    assert (source.num_classes, source.train_labels.dtype) == (3, np.int32)
-    np.testing.assert_array_equal(source.train_labels, labels)
-
-
-def test_grey_images_get_a_channel_axis(npz):
-    grey = {k: v[..., 0] for k, v in made_up().items() if k.startswith("x")}
-    source = data.load_source(npz(**grey))
-    assert source.train_images.shape == (100, 4, 5, 1)
-    np.testing.assert_array_equal(source.train_images[..., 0], grey["x_train"])
-
-
-def test_a_relative_file_is_relative_to_data_dir(npz, tmp_path):
-    npz()
-    assert data.load_source("arrays:set.npz", data_dir=str(tmp_path)).num_classes == 3
-
-
-def test_num_classes_may_be_more_than_occur(npz):
-    assert data.load_source(npz(), num_classes=5).class_names == tuple("01234")
-
-
-BAD_ARRAYS = [
-    ({"y_test": None, "x_train": None}, r"set.npz lacks x_train, y_test; expected x_train, y_tr"),
-    ({"x_train": np.array([None, {}])}, r"set.npz holds pickled objects; expected plain arrays"),
-    ({"x_train": np.zeros((100, 60), np.uint8)}, r"x_train of .* has shape \(100, 60\); expected"),
-    (
-        {"x_train": np.zeros((100, 4, 5, 3), np.float32)},
-        r"x_train of .* is float32; expected uint8",
-    ),
-    (
-        {"x_test": np.zeros((0, 4, 5, 3), np.uint8)},
-        r"x_test of .* \(0, 4, 5, 3\); expected at least",
-    ),
-    ({"x_test": np.zeros((15, 4, 4, 3), np.uint8)}, r"are \(4, 5, 3\), but test .* \(4, 4, 3\)"),
-    ({"y_train": MIXED.astype(np.float32)}, r"y_train of .* is float32; expected integer labels"),
-    ({"y_train": MIXED[:, None]}, r"y_train of .* has shape \(100, 1\); expected one label per"),
-    ({"y_train": MIXED[:99]}, r"y_train of .* has 99 labels for 100 images"),
-    ({"y_train": MIXED - 1}, r"y_train of .* holds the label -1; expected 0 or more"),
-    (
-        {"y_train": MIXED.astype(np.uint64) << 40},
-        r"y_train of .* label 2199023255552; expected a c",
-    ),
-    ({"y_train": MIXED * 0, "y_test": np.zeros(15, int)}, r"has 1 class; expected at least 2"),
-    ({"class_names": np.array(["a", "b"])}, r"holds the label 2, outside its 2 classes"),
-    ({"class_names": np.array([1, 2, 3])}, r"class_names of .* is not a vector of strings"),
-]
-
-
-@pytest.mark.parametrize(("changes", "sentence"), BAD_ARRAYS)
-def test_a_bad_npz_is_refused_in_a_sentence(npz, changes, sentence):
-    with pytest.raises(InputError, match=sentence) as told:
-        data.load_source(npz(**changes))
-    assert "\n" not in str(told.value)
-
-
-@pytest.mark.parametrize(
-    ("num_classes", "names", "sentence"),
-    [
-        (2, None, r"holds the label 2, outside its 2 classes"),
-        (4, np.array(["a", "b", "c"]), r"names 3 classes, but num_classes is 4"),
-        (-1, None, r"num_classes is -1; expected a whole number"),
-    ],
-)
-def test_a_wrong_number_of_classes_is_refused(npz, num_classes, names, sentence):
-    with pytest.raises(InputError, match=sentence):
-        data.load_source(npz(class_names=names), num_classes=num_classes)
-
-
-def test_files_that_are_not_npz_are_refused(tmp_path, npz):
-    def refuse(file, sentence):
-        with pytest.raises(InputError, match=sentence):
-            data.load_source(f"arrays:{tmp_path / file}")
-
-    refuse("nowhere.npz", r"there is no file .*nowhere.npz; expected an .npz file with x_train")
-    refuse(".", r"there is no file")
-    np.save(tmp_path / "single.npy", np.zeros(3))
-    refuse("single.npy", r"single.npy holds a single array; expected an .npz file")
-    for name, content in (("text.npz", b"not an archive"), ("empty.npz", b"")):
-        (tmp_path / name).write_bytes(content)
-        refuse(name, rf"{name} is damaged or not an .npz file")
-    npz()
-    whole = (tmp_path / "set.npz").read_bytes()
-    (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
-    refuse("half.npz", r"half.npz is damaged or not an .npz file")
-    with zipfile.ZipFile(tmp_path / "set.npz") as archive:
-        start = archive.getinfo("x_train.npy").header_offset + 300
-    (tmp_path / "bit.npz").write_bytes(whole[:start] + b"\xff" + whole[start + 1 :])
-    refuse("bit.npz", r"bit.npz is damaged or not an .npz file \(Bad CRC-32")
-
-
-@pytest.mark.parametrize("source", ["", "cifar10", "tfds:", "arrays:", "digits:x", "http://x"])
-def test_an_unknown_source_is_told_the_forms(source):
-    with pytest.raises(
-        InputError,
-        match=r"expected 'digits', 'tfds:<name>', 'folder:<path>', 'arrays:<file.npz>', .* and",
-    ):
-        data.load_source(source)
-
-
-def test_only_tfds_has_other_splits():
-    with pytest.raises(InputError, match=r"train_split is 'all'; 'digits' has only the split 'tra"):
-        data.load_source("digits", train_split="all")
-    with pytest.raises(InputError, match=r"test_split is 'validation'; 'digits' has only"):
-        data.load_source("digits", test_split="validation")
-
 
 # validation splits
 
@@ -313,7 +147,7 @@ def test_pixel_statistics_are_those_of_the_train_images_kept(npz):
 
 
 def test_a_constant_channel_has_a_deviation_of_one():
-    images = made_up()["x_train"]
+    images = one_label()["x_train"]
     images[..., 1] = 77
     mean, std = data.pixel_statistics(images)
     assert mean[1] == pytest.approx(77 / 255)
@@ -350,23 +184,3 @@ def test_a_batch_larger_than_the_data_is_refused(batch):
         data.epoch_order(jax.random.key(0), 10, batch)
     with pytest.raises(InputError, match=r"batch size is 0 for 10 examples; expected at least 1"):
         data.eval_order(10, 0)
-
-
-@pytest.mark.parametrize(
-    ("module", "source", "sentence"),
-    [
-        ("tensorflow_datasets", "tfds:mnist", r"pip install 'lt_jax\[tfds\]'"),
-        ("sklearn.datasets", "digits", r"the digits need scikit-learn"),
-    ],
-)
-def test_what_is_not_installed_is_named(monkeypatch, module, source, sentence):
-    real = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name == module:
-            raise ImportError(f"No module named {name!r}")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(InputError, match=sentence):
-        sources.load_source(source)
