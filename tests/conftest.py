@@ -33,7 +33,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # which has what is set here from i
 
 import jax
 import pytest
-from made_up import one_label, source_of
+from made_up import one_label, several_labels, source_of
 
 # JAX keeps what it traces: looking through all of it for garbage takes longer the longer we test.
 gc.freeze()
@@ -60,6 +60,12 @@ def x64():
 def npz(tmp_path):
     """Writes a set of images of one label each, with changes, and returns ``arrays:<file>``."""
     return lambda **changes: source_of(one_label(**changes), tmp_path)
+
+
+@pytest.fixture
+def hot_npz(tmp_path):
+    """The same of feature vectors with multi-hot labels."""
+    return lambda **changes: source_of(several_labels(**changes), tmp_path)
 
 
 @pytest.fixture(scope="session")

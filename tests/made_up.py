@@ -3,6 +3,8 @@
 import numpy as np
 
 MIXED = np.array([0] * 40 + [1] * 30 + [2] * 30)
+NAMES = np.array(["ant", "bee", "cat", "dog"])
+SHARES = (0.6, 0.3, 0.1, 0.05)
 
 
 def one_label(seed=0, counts=(40, 30, 30), test=5, shape=(4, 5, 3), **changes):
@@ -20,6 +22,24 @@ def one_label(seed=0, counts=(40, 30, 30), test=5, shape=(4, 5, 3), **changes):
         "y_train": y_train,
         "x_test": images(y_test),
         "y_test": y_test,
+    }
+    return changed(arrays, changes)
+
+
+def multi_hot(count=200, shares=SHARES, seed=0):
+    """Labels whose classes occur together by chance; some examples have none."""
+    return (np.random.default_rng(seed).random((count, len(shares))) < shares).astype(np.uint8)
+
+
+def several_labels(count=200, test=100, **changes):
+    """Feature vectors of several labels each."""
+    rng = np.random.default_rng(1)
+    arrays = {
+        "x_train": rng.normal(5, [1, 2, 3], (count, 3)).astype(np.float32),
+        "y_train": multi_hot(count),
+        "x_test": rng.normal(5, [1, 2, 3], (test, 3)).astype(np.float32),
+        "y_test": multi_hot(test, seed=2),
+        "label_names": NAMES,
     }
     return changed(arrays, changes)
 
