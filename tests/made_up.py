@@ -1,10 +1,11 @@
-"""Made-up data sets as arrays of an npz file."""
+"""Made-up data: sets of one label an image and of several, as arrays of npz files; digit images."""
 
 import numpy as np
 
 MIXED = np.array([0] * 40 + [1] * 30 + [2] * 30)
 NAMES = np.array(["ant", "bee", "cat", "dog"])
 SHARES = (0.6, 0.3, 0.1, 0.05)
+SIDE = 4  # of a digit image
 
 
 def one_label(seed=0, counts=(40, 30, 30), test=5, shape=(4, 5, 3), **changes):
@@ -53,3 +54,10 @@ def source_of(arrays, folder):
     """Writes the arrays there; ``arrays:<file>``."""
     np.savez(folder / "set.npz", **arrays)
     return f"arrays:{folder / 'set.npz'}"
+
+
+def pool(count=400, seed=0, side=SIDE):
+    """Digit images of noise, so that no two are equal, and their classes."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(1, 256, (count, side, side, 1)).astype(np.uint8)
+    return images, rng.permutation(np.arange(count) % 10).astype(np.int32)
