@@ -1,4 +1,4 @@
-"""Vision Transformers against NumPy, by torchvision's and timm's names, and in whole runs."""
+"""Vision Transformers against NumPy, by torchvision's and timm's names, and in training."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,24 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from vit_numpy import (
+    DEPTH,
+    HEADS,
+    NAMINGS,
+    PATCH,
+    WIDTH,
+    described,
+    features_numpy,
+    random_weights,
+    resized,
+)
 
 from lt_jax.errors import InputError
 from lt_jax.models import MODELS, VisionTransformer, ViTTiny, create_model, load_pretrained
 from lt_jax.models.names import vit_name
 from lt_jax.state import make_network
 
-IMAGE, PATCH, WIDTH, HEADS, DEPTH = (8, 12, 3), 4, 16, 4, 2
+IMAGE = (8, 12, 3)
 
 
 class Small(VisionTransformer):
@@ -34,65 +45,6 @@ def network(name="small_vit", image_shape=IMAGE, dtype=jnp.float32):
     )
 
 
-def described(width, depth, patch, places):
-    """Names and shapes as timm has them."""
-    yield "cls_token", (1, 1, width)
-    yield "pos_embed", (1, 1 + places, width)
-    yield "patch_embed.proj.weight", (width, 3, patch, patch)
-    yield "patch_embed.proj.bias", (width,)
-    layers = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
-    for block in range(depth):
-        for norm in ("norm1", "norm2"):
-            yield f"blocks.{block}.{norm}.weight", (width,)
-            yield f"blocks.{block}.{norm}.bias", (width,)
-        for layer, (out, into) in layers.items():
-            yield f"blocks.{block}.{layer}.weight", (out * width, into * width)
-            yield f"blocks.{block}.{layer}.bias", (out * width,)
-    yield "norm.weight", (width,)
-    yield "norm.bias", (width,)
-
-
-def random_weights(places=9):
-    """For images of 12x12; far from those at the start."""
-    rng = np.random.default_rng(0)
-    return {
-        name: np.float32(rng.normal(size=shape) / (2 if len(shape) == 2 else 1))
-        for name, shape in described(WIDTH, DEPTH, PATCH, places)
-    }
-
-
-TORCHVISION = {
-    "cls_token": "class_token",
-    "pos_embed": "encoder.pos_embedding",
-    "patch_embed.proj": "conv_proj",
-    "norm1": "ln_1",
-    "norm2": "ln_2",
-    "attn.qkv.": "self_attention.in_proj_",
-    "attn.proj": "self_attention.out_proj",
-    "mlp.fc1": "mlp.0",
-    "mlp.fc2": "mlp.3",
-    "blocks.": "encoder.layers.encoder_layer_",
-    "head.": "heads.head.",
-}
-
-
-def as_torchvision(name, *, published=False):
-    """By plain replacement. The files that torchvision publishes have older names of the MLP."""
-    for theirs, other in TORCHVISION.items():
-        name = name.replace(theirs, other)
-    name = f"encoder.ln{name.removeprefix('norm')}" if name.startswith("norm") else name
-    if published:
-        name = name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2")
-    return name
-
-
-NAMINGS = {
-    "timm": lambda name: name,
-    "timm in a wrapper": lambda name: f"module.{name}",
-    "torchvision": as_torchvision,
-    "torchvision as published": lambda name: as_torchvision(name, published=True),
-    "torchvision in a wrapper": lambda name: f"model.{as_torchvision(name)}",
-}
 CLASSIFIER = {"head.weight": np.zeros((7, WIDTH), np.float32), "head.bias": np.zeros(7, np.float32)}
 
 
@@ -112,60 +64,7 @@ def start(made):
     return params | {"head": head}, stats
 
 
-def layer_norm(x, scale, bias):
-    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    return (x - mean) / np.sqrt(var + 1e-6) * scale + bias
-
-
-def features_numpy(weights, images, positions):
-    """float64, one image and one head at a time, every array looked up by its name."""
-    from scipy.special import erf, softmax
-
-    w = {name: np.float64(array) for name, array in weights.items()}
-
-    def linear(x, name):
-        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
-
-    def norm(x, name):
-        return layer_norm(x, w[f"{name}.weight"], w[f"{name}.bias"])
-
-    def one(image):
-        rows, columns = image.shape[0] // PATCH, image.shape[1] // PATCH
-        cut = [
-            image[PATCH * i : PATCH * (i + 1), PATCH * j : PATCH * (j + 1)].transpose(2, 0, 1)
-            for i in range(rows)
-            for j in range(columns)
-        ]
-        kernel = w["patch_embed.proj.weight"]
-        patches = np.array([np.tensordot(kernel, p, 3) for p in cut]) + w["patch_embed.proj.bias"]
-        x = np.concatenate([w["cls_token"][0], patches]) + positions
-        for block in (f"blocks.{i}" for i in range(DEPTH)):
-            query, key, value = np.split(
-                linear(norm(x, f"{block}.norm1"), f"{block}.attn.qkv"), 3, 1
-            )
-            mixed = []
-            for columns in np.split(np.arange(WIDTH), HEADS):
-                q, k, v = query[:, columns], key[:, columns], value[:, columns]
-                mixed.append(softmax(q @ k.T / np.sqrt(len(columns)), axis=1) @ v)
-            x = x + linear(np.concatenate(mixed, 1), f"{block}.attn.proj")
-            hidden = linear(norm(x, f"{block}.norm2"), f"{block}.mlp.fc1")
-            hidden = hidden * (1 + erf(hidden / np.sqrt(2))) / 2
-            x = x + linear(hidden, f"{block}.mlp.fc2")
-        return norm(x, "norm")[0]
-
-    return np.array([one(image) for image in np.float64(images)])
-
-
-def resized(grid, height, width):
-    """``[side, side, D]`` by Pillow, whose bicubic filter widens where it shrinks."""
-    image = pytest.importorskip("PIL.Image")
-    return np.stack(
-        [
-            np.asarray(image.fromarray(plane).resize((width, height), image.Resampling.BICUBIC))
-            for plane in np.moveaxis(grid, -1, 0)
-        ],
-        axis=-1,
-    )
+# Weights of files
 
 
 @pytest.mark.parametrize("naming", NAMINGS)
@@ -258,12 +157,20 @@ def test_a_file_of_another_network_is_refused(sentence, tmp_path):
         load_pretrained(path, "small_vit", *start(network()))
 
 
+def test_models_without_published_weights_name_those_that_have():
+    with pytest.raises(InputError, match="such as 'resnet50', 'resnext50', or a Vision Trans"):
+        load_pretrained("w.npz", "small", *start(network("small")))
+
+
 def test_images_that_are_no_whole_number_of_patches_are_refused():
     for shape in ((224, 230, 3), (100, 96, 3)):
         with pytest.raises(InputError, match=r"patches of 16x16 pixels, expected a height and a"):
             network("vit_b16", shape)
     with pytest.raises(InputError, match="height and width at least 16"):
         network("vit_tiny16", (8, 32, 1))
+
+
+# Training
 
 
 def test_weights_at_the_start_are_spread_as_in_timm():
@@ -321,11 +228,6 @@ def test_it_learns():
     losses = jax.jit(lambda carry: jax.lax.scan(update, carry, length=60))(start)[1]
     assert losses[0] > 1
     assert losses[-1] < 0.05
-
-
-def test_models_without_published_weights_name_those_that_have():
-    with pytest.raises(InputError, match="such as 'resnet50', 'resnext50', or a Vision Trans"):
-        load_pretrained("w.npz", "small", *start(network("small")))
 
 
 def test_replicas_under_vmap_are_each_alone():
