@@ -75,7 +75,10 @@ def check_fields(given: Mapping[str, Any], known: Mapping[str, Any], path: str =
             )
     missing = [name for name in known if name not in given]
     if missing:
-        raise InputError(f"config lacks the field {path}{missing[0]!r}; start from base_config()")
+        stage = ", with the stage in its name, as 'cross_entropy/crt'" if path == "retrain." else ""
+        raise InputError(
+            f"config lacks the field {path}{missing[0]!r}; start from base_config(){stage}"
+        )
 
 
 def _fits(value: Any, expected: Any) -> bool:
@@ -96,6 +99,12 @@ def check_values(config: Mapping[str, Any]) -> None:
       InputError: with the name of the first such field.
     """
     _check_lows(config, _LOW)
+    last = config["seed"] + config["replicas"] - 1
+    if last >= 1 << 32:
+        raise InputError(
+            f"config.seed is {config['seed']} for {config['replicas']} replicas; expected seeds"
+            " below 4294967296, which fit into a key"
+        )
     _check_highs(config, _HIGH)
     _check_choices(config, _CHOICES)
 

@@ -222,4 +222,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all; see `write_whole`."""
-    write_bytes(path, text.encode())
+    write_bytes(path, printable(text).encode())
+
+
+def printable(text: str) -> str:
+    r"""Text that can be written and drawn: names of files need not be UTF-8.
+
+    Example:
+      >>> printable("caf\udce9")
+      'caf\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -190,11 +190,13 @@ def equalization(logits, labels, counts, drop, threshold, base, num_examples=Non
     targets, total = one_hot(labels, logits.shape[1]), []
     for z, t, d in zip(logits, targets, drop, strict=True):
         kept = [
-            t[j] > 0 or not (d[j] and counts[j] / num_examples < threshold) for j in range(len(z))
+            t[j] >= 0.5 or not (d[j] and counts[j] / num_examples < threshold)
+            for j in range(len(z))
         ]
         if base == "softmax":
             normaliser = sum(math.exp(z[j]) for j in range(len(z)) if kept[j])
-            total.append(-sum(t[j] * (z[j] - math.log(normaliser)) for j in range(len(z))))
+            terms = (t[j] * (z[j] - math.log(normaliser)) for j in range(len(z)) if kept[j])
+            total.append(-sum(terms))
         else:
             p = sigmoid(z)
             total.append(
@@ -223,7 +225,7 @@ def distribution_balanced(z, t, counts, num_examples, alpha, beta, mu, kappa, sc
     total = 0.0
     constant = [n in (0, num_examples) for n in counts]
     counts = [max(n, 1) for n in counts]
-    image_level = sum(1.0 / counts[c] for c in range(len(z)) if t[c] > 0)
+    image_level = sum(1.0 / counts[c] for c in range(len(z)) if t[c] >= 0.5)
     for c in range(len(z)):
         ratio = (1.0 / counts[c]) / image_level if image_level else math.inf
         weight = alpha + sigmoid(beta * (ratio - mu))
@@ -259,14 +261,14 @@ def masked_softmax(logits, targets, keep):
     """Softmax cross-entropy: dropped positives lose their term, dropped negatives their place."""
     out = []
     for z, t, k in zip(np.asarray(logits, np.float64), targets, keep, strict=True):
-        normaliser = sum(math.exp(z[j]) for j in range(len(z)) if k[j] or t[j] > 0)
+        normaliser = sum(math.exp(z[j]) for j in range(len(z)) if k[j] or t[j] >= 0.5)
         out.append(sum(t[j] * (math.log(normaliser) - z[j]) for j in range(len(z)) if k[j]))
     return np.array(out)
 
 
 def probability_histograms(probabilities, targets, bins=10):
     """Of the positives and of the negatives, each ``[C, bins]``."""
-    probabilities, present = np.asarray(probabilities, np.float64), np.asarray(targets) > 0
+    probabilities, present = np.asarray(probabilities, np.float64), np.asarray(targets) >= 0.5
     return tuple(
         np.array(
             [

@@ -54,6 +54,16 @@ CONFIGS = {
     "unknown top field": ({"epochs": 3}, "no field 'epochs'"),
     "wrong type": ({"train__epochs": "many"}, "config.train.epochs is 'many'; expected int"),
     "zero epochs": ({"train__epochs": 0}, "config.train.epochs is 0; expected at least 1"),
+    "seed": ({"seed": 1 << 32}, "config.seed is 4294967296 for 1 replicas; expected seeds below"),
+    "last seed": ({"seed": (1 << 32) - 1, "replicas": 2}, "config.seed is 4294967295 for 2 replic"),
+    "late start": (
+        {"objective__transforms": {"focal": {"start_epoch": float("nan")}}},
+        "start_epoch of focal is nan; expected a number",
+    ),
+    "second stage": (
+        {"retrain__method": "crt"},
+        "lacks the field retrain.'weights'; start .* in its name, as 'cross_entropy/crt'",
+    ),
     "unknown model": ({"model__name": "resnet33"}, "resnet33"),
     "unknown head": ({"model__head": "mlp"}, "config.model.head is 'mlp'"),
     "unknown dtype": ({"model__dtype": "float8"}, "config.model.dtype is 'float8'"),

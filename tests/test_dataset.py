@@ -184,3 +184,21 @@ def test_a_batch_larger_than_the_data_is_refused(batch):
         data.epoch_order(jax.random.key(0), 10, batch)
     with pytest.raises(InputError, match=r"batch size is 0 for 10 examples; expected at least 1"):
         data.eval_order(10, 0)
+
+
+def test_classes_without_images_are_told(npz):
+    """In one sentence for each split, before training; a set that has all says nothing."""
+    labels = np.repeat([0, 2], 50)
+    source = npz(y_train=labels, class_names=np.array(["a", "b", "c"]))
+    found = data.load_dataset({"source": source, "imbalance": 0})
+    assert found.notes == ("classes without images in train: 'b'",)
+    assert data.load_dataset({"source": "digits", "imbalance": 10}).notes == ()
+
+
+def test_one_hot_labels_are_told_to_be_a_set_for_several(npz):
+    """Where all have exactly one, integers may have been meant."""
+    one_hot = {"y_train": np.eye(3)[np.arange(100) % 3], "y_test": np.eye(3)[np.arange(15) % 3]}
+    for more, told in ((0, True), (1, False)):
+        one_hot["y_test"][0, 1] = more
+        found = data.load_dataset({"source": npz(**one_hot), "imbalance": 0})
+        assert any("every example has one label" in note for note in found.notes) == told

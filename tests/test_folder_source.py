@@ -1,6 +1,7 @@
 """Folders of images and list files: what is in them, in which order, and what is refused."""
 
 import lzma
+import os
 import warnings
 
 import numpy as np
@@ -125,6 +126,15 @@ def test_list_files_say_what_is_in_a_split(folder, end):
     np.testing.assert_array_equal(same.train_images, expected)
 
 
+def test_a_list_may_begin_with_a_byte_order_mark(folder):
+    """As some editors write it; it belongs to no path."""
+    test = write_list(folder, "b.txt", ["val/cat/0.png 2"])
+    expected = load(folder, train_list=write_list(folder, "a.txt", LINES), test_list=test)
+    marked = write_list(folder, "c.txt", ["\ufeff" + LINES[0], *LINES[1:]])
+    got = load(folder, train_list=marked, test_list=test)
+    np.testing.assert_array_equal(got.train_images, expected.train_images)
+
+
 def test_list_files_may_have_several_labels(folder):
     train = write_list(folder, "a.txt", ["train/ant/0.png 0,2", "train/bee/0.png -"])
     test = write_list(folder, "b.txt", ["val/cat/0.png 1", "val/bee/0.png 1"])
@@ -141,11 +151,15 @@ def test_list_files_may_have_several_labels(folder):
         (["train/ant/0.png 0", "train/ant/1.png x"], r"line 2 of .*a.txt is 'train/ant/1.png x'"),
         (["train/ant/99.png 0"], r"a.txt lists .*train/ant/99.png, and there is no such file"),
         (["val/cat/0.png 0"], r"a.txt and .*b.txt have 1 images in common, such as val/cat/0.png"),
+        (["./train/../val/cat/0.png 0"], r"1 images in common, such as val/cat/0.png"),
+        (["{folder}/val/cat/0.png 0"], r"1 images in common, such as val/cat/0.png"),
+        (["train/ant/0.png 99999999999"], r"line 1 of .*a.txt has the label 99999999999; expected"),
+        (["train/ant/0.png 0,5000000"], r"has the label 5000000; expected less than 1,000,000"),
         ([""], r"a.txt is empty; expected lines such as 'train/cat/1.jpg 0'"),
     ],
 )
 def test_lists_that_cannot_be_used_are_refused(folder, lines, sentence):
-    train = write_list(folder, "a.txt", lines)
+    train = write_list(folder, "a.txt", [line.format(folder=folder) for line in lines])
     test = write_list(folder, "b.txt", ["val/cat/0.png 2"])
     with pytest.raises(InputError, match=sentence) as told:
         load(folder, train_list=train, test_list=test)
@@ -223,3 +237,16 @@ def test_a_damaged_file_is_never_replaced_by_one_of_validation(folder):
             validation = {image.tobytes() for image in arrays(got.validation_images)}
             grey = np.full((8, 8, 3), 128, np.uint8).tobytes()
             assert not train & validation - {grey}
+
+
+def test_names_that_are_no_utf8_become_text(tmp_path):
+    """So that they can be drawn and written; files are read by their own names."""
+    for split in (b"train", b"test"):
+        for name in (b"caf\xe9", b"tea"):
+            folder = os.fsdecode(os.path.join(os.fsencode(tmp_path), split, name))
+            os.makedirs(folder)
+            Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(f"{folder}/1.png")
+    got = load(tmp_path)
+    assert got.class_names == ("caf\\udce9", "tea")
+    assert all(name.encode() for name in got.class_names)
+    assert len(got.train_images) == 2

@@ -71,7 +71,7 @@ def test_bad_method_names(name, sentence):
         ({"transforms": {"class_balanced": {"beta": 1}}}, "beta is 1; expected a number in"),
         (
             {"transforms": {"focal": {"start_epoch": -1}}},
-            "start_step is -4; expected a whole number of at least 0",
+            r"start_epoch of focal is -1; expected a number in \[0, inf\)",
         ),
         (
             {"transforms": {"gaussian_cloud": {"start_epoch": 1}}},

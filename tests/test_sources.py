@@ -41,6 +41,11 @@ def test_npz_is_read_with_names_and_casts_labels(npz):
     np.testing.assert_array_equal(source.train_labels, labels)
 
 
+def test_names_may_be_bytes_in_utf8(npz):
+    names = np.array([name.encode() for name in ("fourmi", "abeille", "félin")])
+    assert data.load_source(npz(class_names=names)).class_names == ("fourmi", "abeille", "félin")
+
+
 def test_grey_images_get_a_channel_axis(npz):
     grey = {k: v[..., 0] for k, v in one_label().items() if k.startswith("x")}
     source = data.load_source(npz(**grey))
@@ -80,6 +85,7 @@ BAD_ARRAYS = [
     ),
     ({"y_train": MIXED * 0, "y_test": np.zeros(15, int)}, r"has 1 class; expected at least 2"),
     ({"class_names": np.array(["a", "b"])}, r"holds the label 2, outside its 2 classes"),
+    ({"class_names": np.array(["é".encode("latin-1"), b"b", b"c"])}, r"bytes that are no UTF-8"),
     ({"class_names": np.array([1, 2, 3])}, r"class_names of .* is not a vector of strings"),
 ]
 

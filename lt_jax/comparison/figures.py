@@ -12,6 +12,7 @@ from markupsafe import Markup
 from lt_jax.comparison.runs import Finished, Group
 from lt_jax.comparison.significance import Paired
 from lt_jax.comparison.svg import SIZE, panel, style_of
+from lt_jax.files import printable
 from lt_jax.pictures import log_scale
 from lt_jax.summaries import Scores, headline, label
 
@@ -222,7 +223,7 @@ def _confusion_panel(run: Finished) -> Markup:
 
 def _class_names(summary: Scores) -> list[str]:
     data = summary["data"]
-    return [str(n) for n in data.get("class_names") or range(len(data["class_counts"]))]
+    return [printable(str(n)) for n in data.get("class_names") or range(len(data["class_counts"]))]
 
 
 def _short(name: str) -> str:

@@ -75,7 +75,11 @@ def read_arrays(file: str, data_dir: str) -> Splits:
     names = found[key] if key else np.zeros(0, str)
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise InputError(f"{key} of {path} is not a vector of strings")
-    return (x_train, y_train), (x_test, y_test), names.astype(str).tolist()
+    try:
+        texts = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names
+    except UnicodeDecodeError as error:
+        raise InputError(f"{key} of {path} are bytes that are no UTF-8; expected text") from error
+    return (x_train, y_train), (x_test, y_test), texts.tolist()
 
 
 def _listed() -> str:

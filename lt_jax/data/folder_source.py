@@ -16,6 +16,7 @@ from lt_jax.data.decoding import decode_image
 from lt_jax.data.lists import Listed, class_names, read_lists
 from lt_jax.data.reading import Lists, Reading, Split, decoded, stacked
 from lt_jax.errors import InputError
+from lt_jax.files import printable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 ALSO_TEST = ("val", "validation")  # where ``test`` is called so
@@ -60,7 +61,7 @@ def read(
     if not root.is_dir():
         raise InputError(f"data source is 'folder:{folder}', but there is no folder {root}")
     if any(lists):
-        train, test, validation = read_lists(lists, data_dir, num_classes)
+        train, test, validation = read_lists(lists, data_dir, num_classes, root)
         splits = [train, test, *([validation] if validation else [])]
         names: Sequence[str] = class_names(splits)
     else:
@@ -68,6 +69,7 @@ def read(
         asked = [train_split, test_split, *([validation_split] if validation_split else [])]
         splits, names = _by_class(root, asked)
     loaded = [_load(root, split, reading, listed=any(lists)) for split in splits]
+    names = [printable(name) for name in names]
     return loaded[0], loaded[1], names, loaded[2] if len(loaded) > 2 else None
 
 

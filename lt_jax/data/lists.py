@@ -20,6 +20,8 @@ import numpy.typing as npt
 from lt_jax.data.reading import Lists
 from lt_jax.errors import InputError, first_line
 
+_MOST_CLASSES = 1_000_000
+
 
 class Listed(NamedTuple):
     """A split as its list has it.
@@ -36,7 +38,7 @@ class Listed(NamedTuple):
 
 
 def read_lists(
-    lists: Lists, data_dir: str, num_classes: int
+    lists: Lists, data_dir: str, num_classes: int, root: Path = Path()
 ) -> tuple[Listed, Listed, Listed | None]:
     """The splits that list files describe.
 
@@ -44,6 +46,7 @@ def read_lists(
       lists: their names.
       data_dir: what relative names are relative to.
       num_classes: C of multi-label lists; 0 for the largest label + 1.
+      root: what images are relative to, as one list may say so and another not.
 
     Returns:
       Train, test and, if it has a list, validation.
@@ -61,7 +64,7 @@ def read_lists(
     files = [Path(os.path.expanduser(data_dir or ""), os.path.expanduser(n)) for n in names]
     read = [list(_lines(file)) for file in files]
     paths = [[path for path, _ in lines] for lines in read]
-    _check_apart(files, paths)
+    _check_apart(files, [{os.path.normpath(root / path): path for path in p} for p in paths])
     targets = _targets([[label for _, label in lines] for lines in read], num_classes)
     train, test, *validation = map(Listed, files, paths, targets)
     return train, test, validation[0] if validation else None
@@ -143,7 +146,8 @@ def _common_end(path: str, name: str) -> int:
 def _lines(file: Path) -> Iterator[tuple[str, list[int]]]:
     """Path and labels of each line."""
     try:
-        with lzma.open(file, "rt") if file.suffix == ".xz" else file.open() as lines:
+        opened = lzma.open if file.suffix == ".xz" else open
+        with opened(file, "rt", encoding="utf-8-sig") as lines:  # some editors write a BOM
             text = lines.read().splitlines()
     except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
         raise InputError(f"list file {file} cannot be read: {first_line(error)}") from error
@@ -156,6 +160,11 @@ def _lines(file: Path) -> Iterator[tuple[str, list[int]]]:
             raise InputError(
                 f"line {number} of {file} is {' '.join(parts)!r}; expected a path and the number of"
                 " its class, such as 'train/cat/1.jpg 0', or of several, such as 'a.jpg 3,17'"
+            )
+        if any(int(label) >= _MOST_CLASSES for label in labels):
+            raise InputError(
+                f"line {number} of {file} has the label {max(map(int, labels))}; expected less than"
+                f" {_MOST_CLASSES:,}, counted from 0"
             )
         yield parts[0].replace("\\", "/"), [int(label) for label in labels]
 
@@ -173,11 +182,16 @@ def _targets(splits: Sequence[list[list[int]]], num_classes: int) -> list[npt.ND
     return targets
 
 
-def _check_apart(files: Sequence[Path], paths: Sequence[list[str]]) -> None:
-    """Refuses splits that share images, of which the scores would say nothing."""
+def _check_apart(files: Sequence[Path], paths: Sequence[dict[str, str]]) -> None:
+    """Refuses splits that share images, of which the scores would say nothing.
+
+    Args:
+      files: of the lists.
+      paths: of each what is in the list, by where that is.
+    """
     for i, file in enumerate(files):
         for j in range(i):
-            shared = set(paths[i]) & set(paths[j])
+            shared = [paths[i][place] for place in paths[i].keys() & paths[j].keys()]
             if shared:
                 raise InputError(
                     f"{files[j]} and {file} have {len(shared)} images in common, such as"

@@ -63,7 +63,7 @@ def label_notes(train: np.ndarray, test: np.ndarray, class_names: Sequence[str])
     """What one should know about the labels of a set before training on it.
 
     Args:
-      train: multi-hot labels ``[N, C]``; integers ``[N]`` have nothing to be told.
+      train: multi-hot labels ``[N, C]``, or integers ``[N]``.
       test: those of test.
       class_names: C names.
 
@@ -75,7 +75,12 @@ def label_notes(train: np.ndarray, test: np.ndarray, class_names: Sequence[str])
       "classes without positives in train, which cannot be learned: 'c'"
     """
     if train.ndim == 1:
-        return ()
+        there = [np.bincount(labels, minlength=len(class_names)) for labels in (train, test)]
+        return tuple(
+            f"classes without images in {name}: {_listed(class_names, counts == 0)}"
+            for name, counts in zip(("train", "test"), there, strict=True)
+            if not counts.all()
+        )
     positives, unlabelled = train.sum(axis=0), int((~train.any(axis=1)).sum())
     cases = {
         "classes without positives in train, which cannot be learned": positives == 0,
@@ -85,6 +90,11 @@ def label_notes(train: np.ndarray, test: np.ndarray, class_names: Sequence[str])
     notes = [
         f"{what}: {_listed(class_names, which)}" for what, which in cases.items() if which.any()
     ]
+    if (train.sum(axis=1) == 1).all() and (test.sum(axis=1) == 1).all():
+        notes.append(
+            "every example has one label, in a set for several; integers [N] as labels make it one"
+            " for methods with a softmax"
+        )
     if unlabelled:
         notes.append(f"training examples without a label, negatives of every class: {unlabelled}")
     return tuple(notes)

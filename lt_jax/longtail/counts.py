@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,13 @@ def check_class_counts(class_counts: npt.ArrayLike, *, allow_zero: bool = True) 
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
+    """Whether it is a finite number, also as an array without dimensions, of JAX too."""
+    if getattr(value, "ndim", 0) != 0 or not hasattr(value, "__float__"):
+        return False
+    try:
+        return bool(np.isfinite(float(cast(Any, value))))
+    except (TypeError, ValueError):  # such as of what JAX traces
+        return False
 
 
 def long_tailed_profile(

@@ -97,10 +97,14 @@ def inverse_frequency_weights(class_counts: npt.ArrayLike, power: float = 1.0) -
       >>> inverse_frequency_weights([30, 10])
       array([0.5, 1.5])
     """
-    if not np.isfinite(power):
+    if not is_number(power):
         raise InputError(f"power is {power!r}; expected a finite number")
     counts = check_class_counts(class_counts)
-    return normalised_inverse(np.where(counts > 0, np.maximum(counts, 1) ** power, 0.0))
+    with np.errstate(over="ignore"):
+        powers = np.maximum(counts, 1) ** power
+    if not (np.isfinite(powers) & (powers > 0)).all():
+        raise InputError(f"power is {power!r}; expected one of which weights stay finite")
+    return normalised_inverse(np.where(counts > 0, powers, 0.0))
 
 
 def total_examples(class_counts: Vector, num_examples: int | None) -> float:
@@ -154,7 +158,7 @@ def positive_weights(
       >>> positive_weights([10, 50, 0, 100], num_examples=100)
       array([9., 1., 1., 1.])
     """
-    if not (is_number(power) and np.isfinite(power)):
+    if not is_number(power):
         raise InputError(f"power is {power!r}; expected a finite number")
     counts = check_class_counts(class_counts)
     total = total_examples(counts, num_examples)
@@ -207,7 +211,7 @@ def label_distribution_margins(class_counts: npt.ArrayLike, max_margin: float = 
 
     Source: Cao et al., LDAM, NeurIPS 2019, equation 13.
     """
-    if not (np.isfinite(max_margin) and max_margin >= 0):
+    if not (is_number(max_margin) and max_margin >= 0):
         raise InputError(f"max_margin is {max_margin!r}; expected a number of at least 0")
     counts = check_class_counts(class_counts, allow_zero=False)
     return max_margin * (counts.min() / counts) ** 0.25

@@ -19,8 +19,12 @@ def as_float(logits: Array) -> Array:
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
-def as_targets(logits: Array, labels: Array) -> Array:
-    """Labels as one target per entry, ``[B, C]``: one-hot of integers, or what was given."""
+def as_targets(logits: Array, labels: Array, where: Array | None = None) -> Array:
+    """Labels as one target per entry, ``[B, C]``: one-hot of integers, or what was given.
+
+    A label that is no class would be a row without a positive, whose loss is small and wrong. It is
+    refused; under `jax.jit`, where it cannot be read, its row is NaN.
+    """
     if logits.ndim != 2:
         raise InputError(f"logits have shape {logits.shape}; expected [batch, classes]")
     if labels.ndim == 1:
@@ -33,7 +37,16 @@ def as_targets(logits: Array, labels: Array) -> Array:
             raise InputError(
                 f"there are {labels.shape[0]} labels for {logits.shape[0]} rows of logits"
             )
-        return jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+        fits = (labels >= 0) & (labels < logits.shape[1])
+        if where is not None:
+            fits |= ~where
+        if not isinstance(fits, jax.core.Tracer) and not fits.all():
+            raise InputError(
+                f"labels hold {labels[jnp.argmin(fits)]}; expected 0 to {logits.shape[1] - 1}, the"
+                " number of classes less one; rows are left out by where"
+            )
+        one_hot = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+        return jnp.where(fits[:, None], one_hot, jnp.nan)
     if labels.shape != logits.shape:
         raise InputError(
             f"labels have shape {labels.shape}; expected [B] or that of the logits {logits.shape}"
@@ -49,15 +62,28 @@ def prepare(logits: Array, labels: Array, where: Array | None = None) -> tuple[A
     """
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     logits = as_float(logits)
-    targets = as_targets(logits, labels)
-    if where is not None:
-        logits = jnp.where(where[:, None], logits, 0.0)
-    return logits, targets
+    if where is None:
+        return logits, as_targets(logits, labels)
+    where = jnp.asarray(where)
+    if where.shape != logits.shape[:1] or where.dtype != bool:
+        raise InputError(
+            f"where has shape {where.shape} and dtype {where.dtype}; expected bool"
+            f" {logits.shape[:1]}, one for each row of the logits"
+        )
+    return jnp.where(where[:, None], logits, 0.0), as_targets(logits, labels, where)
 
 
 def zero_outside(loss: Array, where: Array | None) -> Array:
     """The loss ``[B]``, 0 where ``where`` is false."""
-    return loss if where is None else jnp.where(where, loss, 0.0)
+    return loss if where is None else jnp.where(jnp.asarray(where), loss, 0.0)
+
+
+def is_positive(targets: Array) -> Array:
+    """Which entries are positives, bool: those with a target of at least a half.
+
+    So labels that were smoothed are what they were before.
+    """
+    return targets >= 0.5
 
 
 def constant(vector: npt.NDArray[np.float64], logits: Array, what: str = "class_counts") -> Array:
@@ -84,3 +110,11 @@ def check_number(
             f"{name} is {value!r}; expected a number in {left}{low:g}, {high:g}{right}"
         )
     return value
+
+
+def check_whole(name: str, value: float, least: int) -> int:
+    """``value`` as an int if it is a whole number of at least ``least``, else an error."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (number and np.isfinite(value) and value == int(value) and value >= least):
+        raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}")
+    return int(value)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lt_jax.errors import InputError
-from lt_jax.losses._inputs import Array, check_number, prepare, zero_outside
+from lt_jax.losses._inputs import Array, check_number, is_positive, prepare, zero_outside
 
 
 def softmax_cross_entropy(
@@ -22,7 +22,7 @@ def softmax_cross_entropy(
     r"""Softmax cross-entropy with a weight and a mask for every entry.
 
     .. math:: \ell_i = -\sum_c k_{ic} w_{ic} t_{ic} \log
-              \frac{e^{z_{ic}}}{\sum_{j: k_{ij} = 1 \text{ or } t_{ij} > 0} e^{z_{ij}}}
+              \frac{e^{z_{ic}}}{\sum_{j: k_{ij} = 1 \text{ or } t_{ij} \ge 1/2} e^{z_{ij}}}
 
     A masked positive drops its term; a masked negative leaves the normaliser.
 
@@ -47,11 +47,11 @@ def softmax_cross_entropy(
     if keep is None:
         log_p = jax.nn.log_softmax(logits)
     else:
-        competing = keep | (targets > 0)
+        competing = keep | is_positive(targets)
         log_p = jax.nn.log_softmax(jnp.where(competing, logits, -jnp.inf))
         log_p = jnp.where(competing & keep, log_p, 0.0)
     # A class that a mask of the caller's has put at minus infinity is no target: not 0 * inf.
-    entries = jnp.where(targets > 0, weights * targets * log_p, 0.0)
+    entries = jnp.where(targets != 0, weights * targets * log_p, 0.0)  # NaN stays NaN
     return zero_outside(-jnp.sum(entries, axis=-1), where)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax import longtail
-from lt_jax.losses._inputs import Array, check_number, constant, prepare
+from lt_jax.losses._inputs import Array, check_number, constant, is_positive, prepare
 from lt_jax.losses.cross_entropy import cross_entropy_of
 
 
@@ -31,7 +31,7 @@ def equalization_keep(key: Array, targets: Array, rare: Array, probability: floa
 
     Args:
       key: PRNG key; not used if `probability` is 1.
-      targets: ``[B, C]``; positive where above 0.
+      targets: ``[B, C]``; positive from 0.5 on.
       rare: which classes are protected, bool ``[C]``.
       probability: with which each such negative is dropped.
 
@@ -39,7 +39,7 @@ def equalization_keep(key: Array, targets: Array, rare: Array, probability: floa
       bool ``[B, C]``.
     """
     drop = jax.random.uniform(key, targets.shape) < check_number("probability", probability, 0, 1)
-    return (targets > 0) | ~(rare & drop)
+    return is_positive(targets) | ~(rare & drop)
 
 
 def equalization_loss(

@@ -200,6 +200,8 @@ def ldam_loss(
     Source: Cao et al., Learning Imbalanced Datasets with LDAM Loss, NeurIPS 2019.
     """
     cosines, targets = prepare(logits, labels, where)
-    margins = constant(longtail.label_distribution_margins(class_counts, max_margin), cosines)
+    check_number("max_margin", max_margin, 0.0)
+    unit = constant(longtail.label_distribution_margins(class_counts, 1.0), cosines)
+    margins = max_margin * unit
     check_number("scale", scale, 0.0, open_low=True)
     return softmax_cross_entropy(scale * (cosines - margins * targets), targets, where=where)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from lt_jax import longtail
 from lt_jax.errors import InputError
-from lt_jax.losses._inputs import Array, check_number, prepare
+from lt_jax.losses._inputs import Array, check_number, check_whole, is_positive, prepare
 from lt_jax.losses.cross_entropy import cross_entropy_of
 
 EPS = 1e-7  # share of the truth's empty bins, and what keeps a deviation of 0 from dividing
@@ -67,7 +67,7 @@ def keep_probabilities(targets: Array, ratio: Array, ideal_ratio: Array) -> Arra
     so that kept positives / kept negatives is the ideal ratio in expectation.
 
     Args:
-      targets: ``[B, C]``; positive where above 0.
+      targets: ``[B, C]``; positive from 0.5 on.
       ratio: r of each class ``[C]``; NaN keeps every label of the class.
       ideal_ratio: ideal r of each class, ``[C]``, positive.
 
@@ -82,7 +82,7 @@ def keep_probabilities(targets: Array, ratio: Array, ideal_ratio: Array) -> Arra
     # division by a constant; no comparison with NaN holds.
     positives = jnp.where(ideal_ratio < ratio, ideal_ratio / ratio, 1.0)
     negatives = jnp.where(ratio < ideal_ratio, ratio / ideal_ratio, 1.0)
-    return jnp.where(targets > 0, positives, negatives)
+    return jnp.where(is_positive(targets), positives, negatives)
 
 
 def probability_histograms(
@@ -92,7 +92,7 @@ def probability_histograms(
 
     Args:
       probabilities: ``[B, C]``.
-      targets: ``[B, C]``; positive where above 0.
+      targets: ``[B, C]``; positive from 0.5 on.
       bins: how many equal bins; the last one holds 1.
       where: which rows count, bool ``[B]``.
 
@@ -103,7 +103,7 @@ def probability_histograms(
     rows = jnp.ones(targets.shape[0], bool) if where is None else where
     index = jnp.clip(jnp.floor(probabilities * bins).astype(jnp.int32), 0, bins - 1)
     in_bin = (index[..., None] == jnp.arange(bins)) & rows[:, None, None]
-    positive = (targets > 0)[..., None]
+    positive = is_positive(targets)[..., None]
     return (
         jnp.sum(in_bin & positive, axis=0, dtype=jnp.int32),
         jnp.sum(in_bin & ~positive, axis=0, dtype=jnp.int32),
@@ -241,6 +241,5 @@ def check_plm(rate: float, bound: float, bins: int, update_every: int) -> None:
     """Refuses numbers outside their range."""
     check_number("rate", rate, 0.0)
     check_number("bound", bound, 1.0)
-    for name, value, least in (("bins", bins, 2), ("update_every", update_every, 1)):
-        if int(value) != value or value < least:
-            raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}")
+    check_whole("bins", bins, 2)
+    check_whole("update_every", update_every, 1)

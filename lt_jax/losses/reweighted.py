@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lt_jax import longtail
 from lt_jax.errors import InputError
-from lt_jax.losses._inputs import Array, check_number, constant, prepare, zero_outside
+from lt_jax.losses._inputs import Array, check_number, constant, is_positive, prepare, zero_outside
 
 
 def asymmetric_loss(
@@ -64,14 +64,15 @@ def asymmetric_loss(
 
 def check_clip(clip: float) -> float:
     """``clip`` if it lies in [0, 1), else an `InputError`."""
-    if check_number("clip", clip, 0.0, 1.0) == 1:
+    check_number("clip", clip, 0.0, 1.0)
+    if not isinstance(clip, jax.core.Tracer) and clip == 1:
         raise InputError("clip is 1; expected a number in [0, 1)")
     return clip
 
 
 def _clipped_negative(log_p: Array, log_q: Array, gamma: float, clip: float) -> Array:
     """``p_m ** gamma * log(1 - p_m)`` with ``p_m = max(p - clip, 0)``, gradient finite at 0."""
-    if clip == 0:
+    if not isinstance(clip, jax.core.Tracer) and clip == 0:
         return jnp.exp(gamma * log_p) * log_q
     shifted = jnp.exp(log_p) - clip
     inside = shifted > 0
@@ -105,7 +106,7 @@ def rebalanced_weights(
     Source: Wu et al., Distribution-Balanced Loss, ECCV 2020, equations 2 to 5.
     """
     inverse = 1.0 / class_counts
-    drawn = jnp.sum(jnp.where(targets > 0, inverse, 0.0), axis=-1, keepdims=True)
+    drawn = jnp.sum(jnp.where(is_positive(targets), inverse, 0.0), axis=-1, keepdims=True)
     ratio = jnp.where(drawn > 0, inverse / jnp.where(drawn > 0, drawn, 1.0), jnp.inf)
     return alpha + jax.nn.sigmoid(beta * (ratio - mu))
 

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lt_jax.errors import InputError
+from lt_jax.losses._inputs import check_whole
 from lt_jax.objectives.core import Terms, Transform
 
 Array = jax.Array
@@ -44,8 +46,7 @@ def deferred(transform: Transform, start_step: int) -> Transform:
     """
     if not isinstance(transform, Transform):
         raise InputError(f"{transform!r} is not a loss transform; call its factory first")
-    if int(start_step) != start_step or start_step < 0:
-        raise InputError(f"start_step is {start_step!r}; expected a whole number of at least 0")
+    start_step = min(check_whole("start_step", start_step, 0), np.iinfo(np.int32).max)
     if transform.wants_cosines:
         raise InputError(
             f"{transform.name} cannot be deferred: it scales the cosines, which are not trained"

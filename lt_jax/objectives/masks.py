@@ -108,6 +108,7 @@ def partial_label_mask(
     """
     data_ratio = partial_label.label_ratio(class_counts, num_examples, ratio)
     partial_label.check_plm(rate, bound, bins, update_every)
+    bins = int(bins)
 
     def start_ratio() -> Array:
         return jnp.nan_to_num(jnp.asarray(data_ratio, jnp.result_type(float)), nan=1.0)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from lt_jax.errors import InputError
+from lt_jax.losses._inputs import check_number
 from lt_jax.objectives import bases, logits, masks, weights
 from lt_jax.objectives.core import Base, Objective, Transform, chain
 from lt_jax.objectives.deferred import deferred
@@ -211,6 +212,7 @@ def build_objective(
         if "update_every" in inspect.signature(factory).parameters:
             options["update_every"] = options.get("update_every") or steps_per_epoch
         transform = _call(factory, name, options, data)
+        check_number(f"start_epoch of {name}", start_epoch, 0.0)
         if start_epoch:
             transform = deferred(transform, round(start_epoch * steps_per_epoch))
         transforms.append(transform)
