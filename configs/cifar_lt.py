@@ -15,7 +15,7 @@ minutes on a GPU.
 
 from ml_collections import ConfigDict
 
-from lt_jax.configuration import base_config, scale_start_epochs
+from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
 
 # Rows whose objective has another name in lt_jax, with the gamma of their focal factor.
@@ -163,7 +163,6 @@ def _recipe(config: ConfigDict) -> None:
     config.optimizer.warmup_epochs = 5.0
     config.optimizer.milestones = (160.0, 180.0)
     config.optimizer.factors = (0.01, 0.01)
-    scale_start_epochs(config)
     if "augment" in config.retrain:
         config.retrain.augment.crop_padding = 4
         config.retrain.augment.flip = True
@@ -182,4 +181,3 @@ def _strong_recipe(config: ConfigDict) -> None:
     config.augment.cutout_size = 16
     config.train.epochs = 400
     config.optimizer.milestones = (320.0, 360.0)
-    scale_start_epochs(config)

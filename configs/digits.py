@@ -8,7 +8,7 @@ for one seed on 2 CPU cores. Scores of nine methods, five seeds each: results/di
 
 from ml_collections import ConfigDict
 
-from lt_jax.configuration import base_config, scale_start_epochs
+from lt_jax.configuration import base_config
 
 
 def get_config(method: str = "cross_entropy") -> ConfigDict:
@@ -43,7 +43,6 @@ def get_config(method: str = "cross_entropy") -> ConfigDict:
             transforms[name].scale = 15.0  # 30 diverges on so few images
     if config.retrain.method:
         _second_stage(config.retrain)
-    scale_start_epochs(config)
     return config
 
 

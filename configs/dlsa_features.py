@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lt_jax.configuration import base_config, scale_start_epochs
+from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
 
 SWEEPS = {"all": ("cross_entropy", "balanced_softmax", "crt", "tau_norm", "dlsa")}
@@ -46,7 +46,6 @@ def get_config(row: str = "features,dlsa") -> ConfigDict:
         config.retrain.tau = tuple(k / 8 for k in range(17))
     elif "cascade" not in config.retrain and config.retrain.method:
         config.retrain.epochs = 30
-    scale_start_epochs(config)
     return config
 
 

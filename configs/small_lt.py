@@ -17,7 +17,7 @@ import re
 
 from ml_collections import ConfigDict
 
-from lt_jax.configuration import base_config, scale_start_epochs
+from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
 
 CROP = {"fashion_mnist": 1, "cifar10": 2, "cifar100": 2}
@@ -109,7 +109,6 @@ def get_config(row: str = "fashion_mnist,cross_entropy") -> ConfigDict:
     _methods(config)
     if config.retrain.method:
         _second_stage(config)
-    scale_start_epochs(config)
     if variant.startswith("noise_") and "gaussian_cloud" in _stage2_transforms(config):
         noise = _number(variant.removeprefix("noise_"))
         config.retrain.objective.transforms.gaussian_cloud.noise = noise

@@ -85,7 +85,8 @@ def make_training(
     steps = len(dataset.train_labels) // options["batch_size"]
     total = steps * options["epochs"]
     specs = candidates or (fields["objective"],)
-    objectives = [make_objective(spec, dataset, steps_per_epoch=steps) for spec in specs]
+    length = {"steps_per_epoch": steps, "epochs": options["epochs"]}
+    objectives = [make_objective(spec, dataset, **length) for spec in specs]
     for spec in specs:
         _tell_never_starting(spec, options["epochs"])
     objective, starts = objectives[0], (objectives[0].init,)
@@ -102,8 +103,8 @@ def _tell_never_starting(spec: Config, epochs: int) -> None:
         start = options.get("start_epoch", 0)
         if start >= epochs:
             say_once(
-                f"{name} starts with epoch {start:g} of {epochs}, so never; a start_epoch of"
-                f" {0.8 * epochs:g} has it act in the last fifth."
+                f"{name} starts with epoch {start:g} of {epochs}, so never; a start_epoch of 0.8"
+                " has it act in the last fifth."
             )
 
 

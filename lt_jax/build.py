@@ -140,13 +140,16 @@ def initial_weights(
     return weights
 
 
-def make_objective(spec: Config, dataset: Dataset, *, steps_per_epoch: int = 1) -> Objective:
+def make_objective(
+    spec: Config, dataset: Dataset, *, steps_per_epoch: int = 1, epochs: int = 1
+) -> Objective:
     """The objective of a stage, for the labels of its data.
 
     Args:
       spec: see `lt_jax.objectives.build_objective`.
       dataset: it is trained on.
-      steps_per_epoch: of the stage.
+      steps_per_epoch: of the stage, if its steps are to be made.
+      epochs: likewise.
 
     Returns:
       An `Objective`.
@@ -158,6 +161,7 @@ def make_objective(spec: Config, dataset: Dataset, *, steps_per_epoch: int = 1) 
         spec,
         dataset.class_counts,
         steps_per_epoch=steps_per_epoch,
+        epochs=epochs,
         num_examples=len(dataset.train_labels) if dataset.multi_label else None,
     )
     if dataset.multi_label:

@@ -93,7 +93,7 @@ OBJECTIVE = {
     "base": "``softmax``, ``sigmoid``, ``asymmetric`` or ``negative_tolerant``",
     "base_options": "options of the base, a group",
     "transforms": "the transforms by name, each a group of its options and of ``start_epoch``,"
-    " the epoch from which it acts (0: from the start)",
+    " the epoch from which it acts (0: from the start; below 1: a share of the training)",
 }
 OPTIMIZER = {
     "name": "``sgd`` or ``adam``",

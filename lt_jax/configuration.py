@@ -36,8 +36,7 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
       method: one of `lt_jax.objectives.METHODS`, or several names joined by ``+``; after a ``/``
         a second stage (``cross_entropy/crt``, see `lt_jax.two_stage`); or an alias such as ``crt``
         or ``gcl``, which is both stages of GCL. It fills ``config.objective``, ``config.retrain``
-        and ``config.name``. What a method starts late starts after four fifths of the epochs:
-        a config that changes these calls `scale_start_epochs`.
+        and ``config.name``.
 
     Returns:
       A locked `ConfigDict`; assigning to a field that does not exist fails.
@@ -84,41 +83,7 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
     )
     config.objective = _typed(method_spec(objective))
     config.retrain = _typed(stage_fields(stage, second_objective))
-    scale_start_epochs(config)
     return config.lock()
-
-
-def scale_start_epochs(config: ConfigDict) -> None:
-    """Transforms that a method starts late start after four fifths of the epochs, in both stages.
-
-    LDAM-DRW re-weights from epoch 160 of 200 on; in a shorter training it never would.
-
-    Args:
-      config: of a run, whose epochs have been set; changed in place.
-
-    Example:
-      >>> config = base_config("ldam_drw")
-      >>> config.train.epochs = 60
-      >>> scale_start_epochs(config)
-      >>> config.objective.transforms.class_balanced.start_epoch
-      48.0
-
-    Source: Cao et al., NeurIPS 2019.
-    """
-    for objective, epochs in ((config.objective, config.train.epochs), *_second(config)):
-        _scale_start_epochs(objective, epochs)
-
-
-def _scale_start_epochs(objective: ConfigDict, epochs: int) -> None:
-    for options in objective.transforms.values():
-        if options.start_epoch:
-            options.start_epoch = 0.8 * epochs
-
-
-def _second(config: ConfigDict) -> list[tuple[ConfigDict, int]]:
-    """The objective of the second stage and its epochs, if it trains a classifier."""
-    retrain = config.retrain
-    return [(retrain.objective, retrain.epochs)] if "objective" in retrain else []
 
 
 def first_stage(config: Mapping[str, Any]) -> ConfigDict:
@@ -157,10 +122,7 @@ def with_stage(config: Mapping[str, Any], stage: str) -> ConfigDict:
     _, name, objective = split_name(f"cross_entropy/{stage}")
     fields = {**_thawed(config), "retrain": stage_fields(name, objective)}
     fields["name"] = f"{fields['name']}_{stage.replace('/', '_')}"
-    result = _typed(fields)
-    for new in _second(result):
-        _scale_start_epochs(*new)
-    return result.lock()
+    return _typed(fields).lock()
 
 
 def read_config(path: Path) -> ConfigDict:

@@ -90,8 +90,7 @@ def divide_and_classify(stage: SecondStage) -> dict[str, Any] | None:
         stage.frozen, put_splits(stage.dataset, mesh), mesh, stage.config["train"]
     )
     run = _Run(stage, splits, options_of(stage.fields))
-    stage.claim()
-    return run.go()
+    return stage.claim() or run.go()
 
 
 class _Run:

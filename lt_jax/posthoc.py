@@ -36,7 +36,9 @@ def compute(stage: SecondStage) -> dict[str, Any]:
       The summary.
     """
     config, replicas = stage.config, len(stage.stage1.rows)
-    stage.claim()
+    done = stage.claim()
+    if done is not None:
+        return done
     mesh = sharding.make_mesh(config["train"]["num_devices"])
     images = put_splits(stage.dataset, mesh)
     if stage.fields["method"] != "ncm":  # of the others only the weights of the head are changed

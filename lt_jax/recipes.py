@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lt_jax.configuration import base_config, scale_start_epochs
+from lt_jax.configuration import base_config
 
 # Rows of a table: the baselines, partial label masking, and both methods for rare classes together.
 MULTI_LABEL_ROWS = (
@@ -119,7 +119,6 @@ def class_balanced_photographs(config: ConfigDict) -> None:
     if "batch_size" in config.retrain:  # a classifier re-trained: Kang et al., ICLR 2020
         config.retrain.batch_size = 512
         config.retrain.optimizer.learning_rate = 0.2
-    scale_start_epochs(config)
 
 
 def gcl_photographs(config: ConfigDict) -> None:
@@ -147,7 +146,6 @@ def gcl_photographs(config: ConfigDict) -> None:
     if "augment" in config.retrain:
         config.retrain.augment.color_jitter = 0.4
         config.retrain.batch_size = 256
-    scale_start_epochs(config)
 
 
 def released_division(

@@ -206,8 +206,8 @@ def _check_trained(config: Config, dataset: Dataset, first: Objective) -> None:
 def _trained(stage: SecondStage) -> dict[str, Any] | None:
     """Trains a classifier on the frozen features."""
     run = prepare_classifier(stage)
-    stage.claim()
-    return carry_out(run, {**stage.facts, "retrain": {"cached_features": _is_cached(stage.fields)}})
+    facts = {**stage.facts, "retrain": {"cached_features": _is_cached(stage.fields)}}
+    return stage.claim() or carry_out(run, facts)
 
 
 def _is_cached(fields: Config) -> bool:

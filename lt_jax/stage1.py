@@ -82,15 +82,16 @@ class SecondStage(NamedTuple):
         """Those of the second stage."""
         return self.config["retrain"]
 
-    def claim(self) -> None:
-        """Makes the folder, and notes in it what is started from."""
-        workdir.claim(self.config, self.folder)
+    def claim(self) -> dict[str, Any] | None:
+        """Makes the folder, and notes in it what is started from; see `workdir.claim`."""
+        done = workdir.claim(self.config, self.folder)
         if not (self.folder / workdir.FROM).exists():
             start = {
                 "weights": self.stage1.identity(),
                 "folder": path_between(self.folder, self.stage1.folder),
             }
             workdir.write_json(self.folder / workdir.FROM, start)
+        return done
 
 
 _DECISIVE = ("data", "model", "objective", "sampling", "augment", "optimizer")

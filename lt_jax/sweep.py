@@ -143,6 +143,7 @@ def run_row(row: Row, folder: Path, dataset: Dataset | None) -> Summary | None:
     return retrain(row.config, path, before, dataset=dataset)
 
 
+@workdir.until_done()
 def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) -> dict[str, str]:
     """Runs all rows.
 
@@ -162,6 +163,8 @@ def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) 
     failed: dict[str, str] = {}
     folder, rows = folder_of(folder), plan(configs)
     dataset = check(rows, folder)
+    if dataset is not None:  # what has finished may be read by several
+        workdir.hold(folder)
     for number, row in enumerate(rows, 1):
         say(f"row {number} of {len(rows)}: {row.name}")
         reason = failed.get(row.same_as) or failed.get(row.stage1)

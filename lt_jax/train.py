@@ -63,9 +63,7 @@ def train(
     if config["retrain"]["method"]:
         return _two_stages(config, path, dataset)
     run = prepare(config, path, dataset)
-    workdir.claim(config, path)
-    # Another process may have finished it while this one waited.
-    return workdir.finished_summary(path) or carry_out(run)
+    return workdir.claim(config, path) or carry_out(run)
 
 
 def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str, Any] | None:
@@ -76,11 +74,14 @@ def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str
     if workdir.finished_summary(folder) is None:
         workdir.check_config_matches(first, folder)
         run = prepare(first, folder, dataset)
-        workdir.claim(config, path)
-        workdir.claim(first, folder)
-        if carry_out(run) is None:
+        done = workdir.claim(config, path)
+        if done is not None:
+            return done
+        if workdir.claim(first, folder) is None and carry_out(run) is None:
             return None
-    workdir.claim(config, path)
+    done = workdir.claim(config, path)
+    if done is not None:
+        return done
     summary = retrain(config, path / workdir.STAGE2, folder, dataset=dataset)
     if summary is not None:
         workdir.write_json(path / workdir.SUMMARY, summary)

@@ -105,6 +105,9 @@ def _carry_out(plan: _Plan) -> dict[str, Any] | None:
     run = prepare_run(config, grid, path, dataset)
     if run is None:
         return None
+    done = workdir.claim(_noted(config, grid), path, workdir.TUNING)
+    if done is not None:
+        return done
     names = [f" with {point_name(grid.fields, point)}" for point in grid.points]
     run = run._replace(variants=tuple(n for n in names for _ in range(config.replicas)))
 
@@ -158,9 +161,7 @@ def _without_test(dataset: Dataset) -> Dataset:
 
 
 def _first_stage(config: ConfigDict, grid: Grid, path: Path, dataset: Dataset) -> Run:
-    run = prepare(first_stage(config), path, _without_test(dataset), _specs(grid))
-    workdir.claim(_noted(config, grid), path)
-    return run
+    return prepare(first_stage(config), path, _without_test(dataset), _specs(grid))
 
 
 def _second_stage(config: ConfigDict, grid: Grid, path: Path, dataset: Dataset) -> Run | None:
@@ -169,9 +170,7 @@ def _second_stage(config: ConfigDict, grid: Grid, path: Path, dataset: Dataset) 
         return None
     start = start_second_stage(config, path, path / workdir.STAGE1, dataset)
     stage = start._replace(dataset=_without_test(dataset))
-    run = prepare_classifier(stage, _specs(grid))
-    workdir.claim(_noted(config, grid), path)
-    return run
+    return prepare_classifier(stage, _specs(grid))
 
 
 def tune_rows(configs: Mapping[str, ConfigDict], over: Sequence[str], folder: Path) -> None:

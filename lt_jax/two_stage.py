@@ -18,7 +18,7 @@ DIVIDED = ("dlsa",)  # several, of the parts of a divided set
 KINDS = (*TRAINED, *POST_HOC, *DIVIDED)
 NCM_FEATURES = ("plain", "unit", "centred_unit")
 # Transforms that make up for the counts of the training set, by a prior or by weights.
-_BALANCING = {"logit_adjustment", "class_balanced", "inverse_frequency"}
+_BALANCING = {"logit_adjustment", "class_balanced", "inverse_frequency", "positive_weight"}
 _KNOBS: Fields = {"tau": (1.0,), "features": ("centred_unit",)}
 
 

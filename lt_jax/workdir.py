@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -38,7 +39,7 @@ CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 PICTURE, MASKS = "picture.png", "masks.png"
 STAGE1, STAGE2 = "stage1", "stage2"  # folders of a run of two stages
 LOCK = ".lock"  # held by the process that writes
-_PATIENCE = 60  # seconds in which one that was told to stop should have saved
+_PATIENCE, _SLICE = 60, 5  # seconds: one that was told to stop should have saved
 FROM = "stage1.json"  # which weights a second stage was started from
 
 
@@ -87,7 +88,8 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
         if there.get(name) != here.get(name):
             raise InputError(
                 f"workdir {workdir} belongs to a run with {name} = {there.get(name)!r}, and this"
-                f" config has {here.get(name)!r}; choose another workdir"
+                f" config has {here.get(name)!r}; choose another workdir, or set config.{name} to go on"
+                " with that run"
             )
 
 
@@ -154,7 +156,7 @@ def await_file(path: Path) -> None:
     raise InputError(f"{path} is not seen by all processes; expected a folder that all share")
 
 
-def claim(config: Mapping[str, Any], workdir: Path) -> None:
+def claim(config: Mapping[str, Any], workdir: Path, result: str = SUMMARY) -> dict[str, Any] | None:
     """Makes the folder, if need be, writes the config into it, and keeps other processes out.
 
     Until the `until_done` around it ends; folders in a bucket cannot be locked.
@@ -162,23 +164,65 @@ def claim(config: Mapping[str, Any], workdir: Path) -> None:
     Args:
       config: of the run.
       workdir: its folder.
+      result: name of the file that says that the run has finished.
+
+    Returns:
+      What is in that file, if another process has written it since this run was checked.
 
     Raises:
       InputError: if the folder cannot be written to, another process is writing to it, or it has
         become that of another run.
       StorageError: if there is no room for the config, or no such bucket.
     """
+    hold(workdir)
+    with _agreed(workdir):
+        # It may have been claimed by another one since it was checked.
+        check_config_matches(config, workdir)
+        if not (workdir / CONFIG).exists():
+            write_json(workdir / CONFIG, plain(config))
+    done = finished_summary(workdir, result)
+    if not all_agree(done is not None):
+        return None
+    say(f"another process has finished {workdir} in the meantime; nothing was changed.")
+    return done
+
+
+def hold(workdir: Path) -> None:
+    """Makes a folder, if need be, and keeps other processes out, as `claim` does.
+
+    Raises:
+      InputError: if the folder cannot be written to, or another process is writing to it.
+    """
+    with _agreed(workdir):
+        _make(workdir)
+    # In slices, after which all processes of a run meet: none may wait for long for the others.
+    for waited in range(0, _PATIENCE + 1, _SLICE):
+        held = not is_writer() or _lock(workdir, _SLICE if waited else 0)
+        if all_agree(held):
+            return
+        if not waited:
+            say(f"waiting for another process, which writes to {workdir}.")
+    raise InputError(
+        f"workdir {workdir} is being written to by another process; wait for it to end, or choose"
+        " another workdir"
+    )
+
+
+@contextlib.contextmanager
+def _agreed(workdir: Path) -> Iterator[None]:
+    """What the first process cannot do ends all of them."""
     refused: InputError | StorageError | None = None
-    if is_writer():
-        try:
-            _claim(config, workdir)
-        except (InputError, StorageError) as error:
-            refused = error
+    try:
+        yield
+    except (InputError, StorageError) as error:
+        refused = error
     if not all_agree(refused is None):
-        raise refused or InputError(f"the first process cannot write to {workdir}; it tells why")
+        raise refused or InputError(f"another process cannot use {workdir}; it tells why")
 
 
-def _claim(config: Mapping[str, Any], workdir: Path) -> None:
+def _make(workdir: Path) -> None:
+    if not is_writer():
+        return
     try:
         make_folder(workdir)
         if not is_remote(workdir):
@@ -189,43 +233,43 @@ def _claim(config: Mapping[str, Any], workdir: Path) -> None:
             f"workdir {workdir} cannot be written to ({error.strerror}); expected a folder to"
             " which this user may write"
         ) from error
-    _lock(workdir)
-    # It may have been claimed by another one since it was checked.
-    check_config_matches(config, workdir)
-    if not (workdir / CONFIG).exists():
-        write_json(workdir / CONFIG, plain(config))
 
 
-_held: dict[Path, FileLock] = {}
+class _Held(NamedTuple):
+    lock: FileLock
+    thread: int
 
 
-def _lock(workdir: Path) -> None:
-    """Keeps other processes out of a folder, until this one ends at the latest."""
-    if is_remote(workdir) or workdir in _held:
-        return
+_held: dict[Path, _Held] = {}
+
+
+def _lock(workdir: Path, patience: float) -> bool:
+    """Keeps others out of a folder, until this process ends at the latest; False if one is in."""
+    if is_remote(workdir):
+        return True
+    own = threading.get_ident()
+    if workdir in _held:
+        if _held[workdir].thread != own:
+            time.sleep(patience)
+        return workdir not in _held or _held[workdir].thread == own
     lock = FileLock(workdir / LOCK, thread_local=False, fallback_to_soft=False)
     try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"waiting for another process, which writes to {workdir}.")
-            lock.acquire(timeout=_PATIENCE)
-    except Timeout as error:
-        raise InputError(
-            f"workdir {workdir} is being written to by another process; wait for it to end, or"
-            " choose another workdir"
-        ) from error
+        lock.acquire(timeout=patience)
+    except Timeout:
+        return False
     except (OSError, NotImplementedError):
-        return  # a file system without locks
-    _held[workdir] = lock
+        return True  # a file system without locks
+    _held[workdir] = _Held(lock, own)
+    return True
 
 
 @contextlib.contextmanager
 def until_done() -> Iterator[None]:
     """Folders that are claimed inside are given up at the end; decorates what writes to them."""
-    before = set(_held)
+    before, own = set(_held), threading.get_ident()
     try:
         yield
     finally:
         for folder in set(_held) - before:
-            _held.pop(folder).release()
+            if _held[folder].thread == own:
+                _held.pop(folder).lock.release()

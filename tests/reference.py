@@ -225,7 +225,7 @@ def distribution_balanced(z, t, counts, num_examples, alpha, beta, mu, kappa, sc
     total = 0.0
     constant = [n in (0, num_examples) for n in counts]
     counts = [max(n, 1) for n in counts]
-    image_level = sum(1.0 / counts[c] for c in range(len(z)) if t[c] >= 0.5)
+    image_level = sum(t[c] / counts[c] for c in range(len(z)))
     for c in range(len(z)):
         ratio = (1.0 / counts[c]) / image_level if image_level else math.inf
         weight = alpha + sigmoid(beta * (ratio - mu))

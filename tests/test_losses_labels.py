@@ -162,3 +162,28 @@ def test_a_transform_may_never_start():
     objective = objectives.build_objective(spec, COUNTS, steps_per_epoch=4)
     loss, _ = objective.apply(objective.init(), KEY, jnp.float32(logits), labels)
     np.testing.assert_allclose(loss, losses.softmax_cross_entropy(logits, labels), rtol=1e-5)
+
+
+def test_a_share_of_the_training_needs_its_length():
+    spec = objectives.method_spec("ldam_drw")
+    with pytest.raises(InputError, match=r"start_epoch of class_balanced is 0.8, a share of the"):
+        objectives.build_objective(spec, COUNTS, steps_per_epoch=4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "classes"), [("uint8", 256), ("uint8", 300), ("int8", 200), ("int16", 40_000)]
+)
+def test_small_integer_types_hold_labels_of_many_classes(dtype, classes):
+    """The number of classes would be another one in them."""
+    logits = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)
+    labels = np.array([3, 100, 44], dtype)
+    expected = losses.softmax_cross_entropy(logits, labels.astype(np.int32))
+    for loss in (losses.softmax_cross_entropy, jax.jit(losses.softmax_cross_entropy)):
+        np.testing.assert_allclose(loss(logits, labels), expected, rtol=1e-6)
+
+
+def test_labels_in_shards_are_checked_too():
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    labels = jax.device_put(np.full(8, 9), jax.sharding.NamedSharding(mesh, jax.P("d")))
+    with pytest.raises(InputError, match="labels hold 9; expected 0 to 4"):
+        losses.softmax_cross_entropy(np.zeros((8, 5), np.float32), labels)

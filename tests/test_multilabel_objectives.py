@@ -39,9 +39,8 @@ def multi_hot(kind):
 
 
 def objective_of(name, kind):
-    return build_objective(
-        method_spec(name), COUNTS[kind], steps_per_epoch=4, num_examples=NUM_EXAMPLES
-    )
+    length = {"steps_per_epoch": 4, "epochs": 5}
+    return build_objective(method_spec(name), COUNTS[kind], **length, num_examples=NUM_EXAMPLES)
 
 
 def step_of(objective, key=KEY):

@@ -57,15 +57,15 @@ def test_defaults_of_what_only_an_objective_has():
     masking = {"rate": 0.01, "bins": 10, "bound": 100, "ratio": "odds"}
     found = defaults(objectives.partial_label_mask)
     assert {k: found[k] for k in masking} == masking
-    # Cao et al., NeurIPS 2019: weights from epoch 160 of 200 on; configs scale it with theirs.
-    assert method_spec("ldam_drw")["transforms"]["class_balanced"]["start_epoch"] == 160
+    # Cao et al., NeurIPS 2019: weights from epoch 160 of 200 on.
+    assert method_spec("ldam_drw")["transforms"]["class_balanced"]["start_epoch"] == 160 / 200
 
 
 def test_a_method_changes_no_default_but_what_it_says():
     """Those with other options than their transforms have by themselves."""
     changed = {n: m.transforms for n, m in METHODS.items() if any(m.transforms.values())}
     assert changed == {
-        "ldam_drw": {"label_distribution_margin": {}, "class_balanced": {"start_epoch": 160}},
+        "ldam_drw": {"label_distribution_margin": {}, "class_balanced": {"start_epoch": 0.8}},
         "gcl_angular": {"gaussian_cloud": {"angular": True}},
     }
 

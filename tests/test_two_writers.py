@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from shared_runs import _tiny_network  # noqa: F401
@@ -14,6 +16,7 @@ from lt_jax import workdir
 from lt_jax.configuration import plain
 from lt_jax.errors import InputError
 from lt_jax.retrain import retrain
+from lt_jax.sweep import run_sweep
 from lt_jax.train import train
 
 HOLDS = """
@@ -42,7 +45,8 @@ def other_process(config, folder):
 
 
 def test_a_second_process_is_refused_and_changes_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(workdir, "_PATIENCE", 0.2)
+    monkeypatch.setattr(workdir, "_PATIENCE", 1)
+    monkeypatch.setattr(workdir, "_SLICE", 1)
     config = tiny()
     with other_process(config, tmp_path):
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -93,3 +97,60 @@ def test_folders_are_given_up_at_the_end(tmp_path):
         stored = json.loads((tmp_path / folder / "config.json").read_text())
         with other_process(stored, tmp_path / folder):
             pass
+
+
+@pytest.mark.parametrize("method", ["cross_entropy", "cross_entropy/crt", "cross_entropy/ncm"])
+def test_what_another_process_finished_meanwhile_is_left_as_it_is(method, tmp_path, monkeypatch):
+    """Test is not read again, nothing written anew; in both ways to start a second stage."""
+    config = tiny(method)
+    done, folder = tmp_path / "done", tmp_path / "run"
+    train(config, done)
+    second = bool(config.retrain.method)
+    hold = workdir.hold
+    for direct in (False, True) if second else (False,):
+        source = done / "stage2" if direct else done
+
+        def finishing(path, source=source):
+            if not folder.exists():
+                shutil.copytree(source, folder)
+            hold(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(workdir, "hold", finishing)
+            found = retrain(config, folder, done) if direct else train(config, folder)
+        assert found == json.loads((source / "summary.json").read_text())
+        for path in source.rglob("*.json*"):
+            copy = folder / path.relative_to(source)
+            assert copy.read_bytes() == path.read_bytes()
+            assert copy.stat().st_mtime_ns == path.stat().st_mtime_ns
+        shutil.rmtree(folder)
+
+
+def test_threads_have_folders_of_their_own(tmp_path, monkeypatch):
+    """One that ends does not give up those of others, and none enters one in use."""
+    monkeypatch.setattr(workdir, "_PATIENCE", 1)
+    monkeypatch.setattr(workdir, "_SLICE", 1)
+
+    def claimed(folder):
+        with workdir.until_done():
+            workdir.claim(tiny(), folder)
+
+    with ThreadPoolExecutor(1) as pool, workdir.until_done():
+        workdir.claim(tiny(), tmp_path / "a")
+        pool.submit(claimed, tmp_path / "b").result()
+        assert list(workdir._held) == [tmp_path / "a"]
+        with pytest.raises(InputError, match="is being written to by another process"):
+            pool.submit(claimed, tmp_path / "a").result()
+    assert not workdir._held
+
+
+def test_a_second_sweep_in_a_folder_is_refused(tmp_path, monkeypatch):
+    """Before its first row, so that tables are written by one."""
+    monkeypatch.setattr(workdir, "_PATIENCE", 1)
+    monkeypatch.setattr(workdir, "_SLICE", 1)
+    rows_of = {"ce": tiny(), "plm": tiny("plm_softmax")}
+    with workdir.until_done(), other_process(tiny(), tmp_path / "t"):
+        shutil.move(tmp_path / "t" / "config.json", tmp_path / "elsewhere")
+        with pytest.raises(InputError, match="is being written to by"):
+            run_sweep(rows_of, tmp_path / "t", lambda _: None)
+    assert not (tmp_path / "t" / "ce").exists()

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lt_jax.files import cache_folder
 
+_PATIENCE = 1800  # seconds, in which another process should have read a million labels
 LARGE = 1_000_000_000  # bytes: what is smaller is read within seconds
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -64,9 +65,10 @@ def remembered(files: Sequence[str], what: str, read: Callable[[], Arrays]) -> A
 def _alone(path: Path) -> Iterator[None]:
     """One process of a machine at a time, where the folder can be written to."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, NotImplementedError):
+        with contextlib.suppress(OSError, NotImplementedError, Timeout):
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(path.with_suffix(".lock"), fallback_to_soft=False))
+            lock = FileLock(path.with_suffix(".lock"), timeout=_PATIENCE, fallback_to_soft=False)
+            stack.enter_context(lock)
         yield
 
 

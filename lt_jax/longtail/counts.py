@@ -53,8 +53,10 @@ def check_class_counts(class_counts: npt.ArrayLike, *, allow_zero: bool = True) 
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a finite number, also as an array without dimensions, of JAX too."""
-    if getattr(value, "ndim", 0) != 0 or not hasattr(value, "__float__"):
+    """Whether it is a finite real number, also as an array without dimensions, of JAX too."""
+    if isinstance(value, np.complexfloating) or not hasattr(value, "__float__"):
+        return False
+    if getattr(value, "ndim", 0) != 0:
         return False
     try:
         return bool(np.isfinite(float(cast(Any, value))))

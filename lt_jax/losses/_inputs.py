@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax.errors import InputError
+from lt_jax.longtail.counts import is_number
 
 Array = jax.Array
 
@@ -37,21 +38,32 @@ def as_targets(logits: Array, labels: Array, where: Array | None = None) -> Arra
             raise InputError(
                 f"there are {labels.shape[0]} labels for {logits.shape[0]} rows of logits"
             )
-        fits = (labels >= 0) & (labels < logits.shape[1])
-        if where is not None:
-            fits |= ~where
-        if not isinstance(fits, jax.core.Tracer) and not fits.all():
-            raise InputError(
-                f"labels hold {labels[jnp.argmin(fits)]}; expected 0 to {logits.shape[1] - 1}, the"
-                " number of classes less one; rows are left out by where"
-            )
+        # In a small integer type numbers of classes may be others, also to one_hot.
+        labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
         one_hot = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
-        return jnp.where(fits[:, None], one_hot, jnp.nan)
+        fits = _are_classes(labels, logits.shape[1], where)
+        return one_hot if fits is None else jnp.where(fits[:, None], one_hot, jnp.nan)
     if labels.shape != logits.shape:
         raise InputError(
             f"labels have shape {labels.shape}; expected [B] or that of the logits {logits.shape}"
         )
     return labels.astype(logits.dtype)
+
+
+def _are_classes(labels: Array, num_classes: int, where: Array | None) -> Array | None:
+    """Which rows have a label that is a class, where labels cannot be read; else all have one."""
+    known = not isinstance(labels, jax.core.Tracer) and not isinstance(where, jax.core.Tracer)
+    if known and labels.is_fully_addressable:
+        counted = np.asarray(labels)[slice(None) if where is None else np.asarray(where)]
+        wrong = counted[(counted < 0) | (counted >= num_classes)]
+        if wrong.size:
+            raise InputError(
+                f"labels hold {wrong[0]}; expected 0 to {num_classes - 1}, the number of classes"
+                " less one; rows are left out by where"
+            )
+        return None
+    fits = (labels >= 0) & (labels < num_classes)
+    return fits if where is None else fits | ~where
 
 
 def prepare(logits: Array, labels: Array, where: Array | None = None) -> tuple[Array, Array]:
@@ -114,7 +126,6 @@ def check_number(
 
 def check_whole(name: str, value: float, least: int) -> int:
     """``value`` as an int if it is a whole number of at least ``least``, else an error."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not (number and np.isfinite(value) and value == int(value) and value >= least):
+    if not (is_number(value) and value == int(value) and value >= least):
         raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}")
     return int(value)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lt_jax import longtail
 from lt_jax.errors import InputError
-from lt_jax.losses._inputs import Array, check_number, constant, is_positive, prepare, zero_outside
+from lt_jax.losses._inputs import Array, check_number, constant, prepare, zero_outside
 
 
 def asymmetric_loss(
@@ -90,7 +90,7 @@ def rebalanced_weights(
 ) -> Array:
     r"""Weight of every entry that undoes the double sampling of images with several labels.
 
-    .. math:: r_{ic} = \frac{1 / n_c}{\sum_{j: t_{ij} = 1} 1 / n_j}, \quad
+    .. math:: r_{ic} = \frac{1 / n_c}{\sum_j t_{ij} / n_j}, \quad
               w_{ic} = \alpha + \sigma(\beta (r_{ic} - \mu))
 
     Args:
@@ -106,7 +106,7 @@ def rebalanced_weights(
     Source: Wu et al., Distribution-Balanced Loss, ECCV 2020, equations 2 to 5.
     """
     inverse = 1.0 / class_counts
-    drawn = jnp.sum(jnp.where(is_positive(targets), inverse, 0.0), axis=-1, keepdims=True)
+    drawn = jnp.sum(targets * inverse, axis=-1, keepdims=True)
     ratio = jnp.where(drawn > 0, inverse / jnp.where(drawn > 0, drawn, 1.0), jnp.inf)
     return alpha + jax.nn.sigmoid(beta * (ratio - mu))
 

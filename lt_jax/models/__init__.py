@@ -116,7 +116,7 @@ def _create_head(
         return LinearHead(num_features, num_classes, bias=head_bias, rngs=rngs)
     if name != "cosine":
         raise InputError(f"head={name!r}: expected 'linear' or 'cosine'.")
-    if head_bias is not None:
+    if head_bias:
         raise InputError(f"head_bias={head_bias!r}: a cosine head has no bias, expected None.")
     return CosineHead(num_features, num_classes, rngs=rngs)
 

@@ -6,9 +6,10 @@ A *spec* is a mapping that a config file can hold and a command line can overrid
      "base_options": {},
      "transforms": {"class_balanced": {"beta": 0.9999}, "focal": {"gamma": 1.0}}}
 
-Besides the options of its factory every transform takes ``start_epoch`` (see `deferred`). To add a
-loss, write one factory in one file of this package and name it in `TRANSFORMS` or `BASES`; to give
-a combination a name, add a line to `METHODS`. The registry-wide tests then cover it.
+Besides the options of its factory every transform takes ``start_epoch``: from which it acts (see
+`deferred`), an epoch, or below 1 a share of the training. To add a loss, write one factory in one
+file of this package and name it in `TRANSFORMS` or `BASES`; to give a combination a name, add it to
+`METHODS`. The registry-wide tests then cover it.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ METHODS: dict[str, Method] = {
     "ldam": Method("softmax", {"label_distribution_margin": {}}, "Cao et al., NeurIPS 2019"),
     "ldam_drw": Method(
         "softmax",
-        {"label_distribution_margin": {}, "class_balanced": {"start_epoch": 160.0}},
+        {"label_distribution_margin": {}, "class_balanced": {"start_epoch": 0.8}},
         "Cao et al., NeurIPS 2019",
     ),
     "gcl": Method("softmax", {"gaussian_cloud": {}}, "Li, Cheung and Lu, CVPR 2022 (stage 1)"),
@@ -175,6 +176,7 @@ def build_objective(
     class_counts: npt.ArrayLike,
     *,
     steps_per_epoch: int = 1,
+    epochs: int | None = None,
     num_examples: int | None = None,
 ) -> Objective:
     """The objective that a spec describes.
@@ -183,6 +185,7 @@ def build_objective(
       spec: see the top of this module.
       class_counts: training images of each class, ``[C]``.
       steps_per_epoch: what an ``update_every`` of 0 and ``start_epoch`` mean in steps.
+      epochs: of the training, of which a ``start_epoch`` below 1 is a share.
       num_examples: training examples of multi-label data, where a class may then have no positives
         or nothing else; None for single-label data, where they are the sum of the counts.
 
@@ -212,14 +215,27 @@ def build_objective(
         if "update_every" in inspect.signature(factory).parameters:
             options["update_every"] = options.get("update_every") or steps_per_epoch
         transform = _call(factory, name, options, data)
-        check_number(f"start_epoch of {name}", start_epoch, 0.0)
-        if start_epoch:
-            transform = deferred(transform, round(start_epoch * steps_per_epoch))
+        start = _start(name, start_epoch, epochs)
+        if start:
+            transform = deferred(transform, round(start * steps_per_epoch))
         transforms.append(transform)
     base_name = spec.get("base", "softmax")
     factory = _lookup(BASES, base_name, "base loss")
     base = _call(factory, base_name, dict(spec.get("base_options", {})), data)
     return chain(*transforms, base=base)
+
+
+def _start(name: str, start_epoch: float, epochs: int | None) -> float:
+    """The epoch from which a transform acts."""
+    check_number(f"start_epoch of {name}", start_epoch, 0.0)
+    if not 0 < start_epoch < 1:
+        return start_epoch
+    if epochs is None:
+        raise InputError(
+            f"start_epoch of {name} is {start_epoch!r}, a share of the training; expected the"
+            " argument epochs, how long that is"
+        )
+    return start_epoch * epochs
 
 
 def check_multi_label(objective: Objective) -> None:
