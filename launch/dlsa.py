@@ -10,7 +10,7 @@ Stop it or kill it, start the same command again, and it goes on.
 """
 
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from lt_jax import cli
 from lt_jax.dividing_report import tell_division
@@ -34,6 +34,13 @@ def main(config: ConfigDict, workdir: str) -> None:
     if not FROM.value:
         tell_division(train(config, workdir))
         return
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    ignored = next((name for name in given if not name.startswith("retrain.")), None)
+    if ignored:
+        raise InputError(
+            f"config.{ignored} is {given[ignored]!r}, but all but config.retrain is that of the run"
+            " in --from_workdir; expected no such flag"
+        )
     source = config_of(FROM.value)
     source.unlock()
     source.name, source.retrain = f"{source.name}_dlsa", config.retrain

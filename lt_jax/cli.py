@@ -42,6 +42,9 @@ def _sentence(error: Exception) -> str:
         close = re.search(r'Did you mean "(\w+)"', text)
         hint = f"; did you mean {close[1]}?" if close else ""
         name = next(iter(re.findall(r"[A-Za-z_]\w*", text)), text)
+        # The whole name, as others of its last part may exist.
+        given = re.findall(r"--config\.([\w.]+)", " ".join(sys.argv))
+        name = next((full for full in given if full.rpartition(".")[2] == name), name)
         return f"config has no field {name!r}{hint}"
     return " ".join(text.split())
 

@@ -255,6 +255,9 @@ def check_division(config: Mapping[str, Any], dataset: Any) -> None:
             "config.retrain.method is 'dlsa', which is for one label an example, but"
             f" {dataset.source} has several"
         )
+    shape = dataset.train_images.shape[1:]
+    if config["model"]["name"] == "linear" and shape == (1,):
+        raise InputError(f"{dataset.source} has 1 feature; expected at least 2, which a flow needs")
     dlsa.check_validation(options.cascade, len(dataset.validation_labels) > 0)
     log_prior(dataset.class_counts)  # refuses a class without samples
     examples, clusters = len(dataset.train_labels), options.flow.num_clusters

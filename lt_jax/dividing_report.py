@@ -230,7 +230,7 @@ def part_rows(replicas: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     Returns:
       Rows of text.
     """
-    header = ["part", "train many/medium/few", "Gini", "purity", "MCC", "NMI"]
+    header = ["part", "takes many/medium/few", "Gini of what comes", "purity", "MCC", "NMI"]
     rows = [[*header, "of test", "accuracy", "undivided"]]
     for i, name in enumerate(part_names(replicas[0])):
         parts = [parts_of(replica)[i] for replica in replicas]

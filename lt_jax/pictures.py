@@ -156,14 +156,12 @@ def _draw_calibration(axes: Any, replicas: Sequence[Scores]) -> None:
 
 
 def _draw_curves(axes: Any, rows: Sequence[Scores], score: str) -> None:
-    for split, name, colour, twin in (
-        ("train", "loss", "tab:blue", axes),
-        ("validation", score, "tab:orange", axes.twinx()),
-    ):
+    for split, name, colour in (("train", "loss", "tab:blue"), ("validation", score, "tab:orange")):
         chosen = [row for row in rows if row["split"] == split]
-        twin.set_ylabel(f"{split} {label(name)}", color=colour)
         if not chosen:
             continue
+        twin = axes if split == "train" else axes.twinx()
+        twin.set_ylabel(f"{split} {label(name)}", color=colour)
         steps, values = [r["step"] for r in chosen], np.array([r[name] for r in chosen])
         twin.plot(steps, values, color=colour, lw=0.5, alpha=0.4)
         twin.plot(steps, values.mean(axis=1), color=colour, lw=1.5)

@@ -192,7 +192,13 @@ def _check_trained(config: Config, dataset: Dataset, first: Objective) -> None:
     check_fits("config.retrain.batch_size", fields["batch_size"], dataset)
     check_augmentation("config.retrain.augment", fields["augment"], dataset)
     make_optimizer(fields["optimizer"], make_schedule(fields["optimizer"], 1, fields["epochs"]))
-    second = make_objective(fields["objective"], dataset)
+    try:
+        second = make_objective(fields["objective"], dataset)
+    except InputError as error:
+        raise InputError(
+            f"config.retrain.objective does not fit: {error}; it is named after the second stage,"
+            " as in 'sigmoid/crt/sigmoid'"
+        ) from error
     if method == "crt":
         make_model(config, dataset, second)  # refuses a head that does not fit
     elif first.wants_cosines != second.wants_cosines:

@@ -88,8 +88,8 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
         if there.get(name) != here.get(name):
             raise InputError(
                 f"workdir {workdir} belongs to a run with {name} = {there.get(name)!r}, and this"
-                f" config has {here.get(name)!r}; choose another workdir, or set config.{name} to go on"
-                " with that run"
+                f" config has {here.get(name)!r}; choose another workdir, or set config.{name} as"
+                " there to go on with it"
             )
 
 

@@ -136,7 +136,7 @@ def test_features_in_files_are_read(suffix, tmp_path):
         ({"features": np.zeros((40, 2, 2))}, r"features of .* are float64 \[40, 2, 2\]; expected"),
         ({"features": np.full((40, 3), np.nan)}, r"holds nan in row 0, column 0; expected finite"),
         ({"features": np.zeros((40, 4))}, r"train images are \(4,\), but test images are \(3,\)"),
-        ({"labels": np.zeros(39, int)}, r"39 labels for 40 images"),
+        ({"labels": np.zeros(39, int)}, r"shape \[39\] for 40 features; expected one"),
     ],
 )
 def test_files_that_cannot_be_used(changes, sentence, suffix, tmp_path):
@@ -161,8 +161,18 @@ def test_folders_that_cannot_be_used(tmp_path):
     np.savez(folder / shard_name("test", 1, 2), **{**test, "features": np.zeros((4, 5))})
     with pytest.raises(InputError, match=r"have shape \[4, 5\], and those of test-00000-of-00002"):
         read_feature_folder(str(folder))
-    np.savez(folder / shard_name("test", 1, 2), **test)
-    assert len(read_feature_folder(str(folder)).test[1]) == 8
+    for labels in (np.arange(3) % 2, np.arange(5) % 2):  # joined, they could be as many in all
+        np.savez(folder / shard_name("test", 1, 2), **{**test, "labels": labels})
+        with pytest.raises(
+            InputError, match=r"labels of .*test-00001-of-00002.npz have shape \[[35]"
+        ):
+            read_feature_folder(str(folder))
+    np.savez(folder / shard_name("test", 1, 2), **{**test, "labels": np.uint64(test["labels"])})
+    assert read_feature_folder(str(folder)).test[1].tolist() == [0, 1] * 4  # no floats of them
+    np.savez(folder / "test.npz", **test)
+    with pytest.raises(InputError, match=r"has test.npz and the parts of test; expected one of"):
+        read_feature_folder(str(folder))
+    (folder / "test.npz").unlink()
     np.savez(folder / shard_name("test", 0, 1), **test)
     with pytest.raises(InputError, match=r"has test in 1 and in 2 parts; expected one of the"):
         read_feature_folder(str(folder))

@@ -147,6 +147,21 @@ def test_bad_configs_are_refused(fields, sentence, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_one_feature_is_refused_before_the_first_stage(tmp_path):
+    """A flow turns pairs of them."""
+    config = division()
+    labels = np.arange(60) % 2
+    for name in ("train", "test"):
+        np.savez(tmp_path / f"{name}.npz", features=labels[:, None] + 0.5, labels=labels)
+    config.data.update(source=f"features:{tmp_path}", imbalance=0.0, max_count=0)
+    config.data.validation_size = 10
+    config.model.name = "linear"
+    config.retrain.flow.num_clusters = 3
+    with pytest.raises(InputError, match=r"has 1 feature; expected at least 2, which a flow needs"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_flow_options_of_the_paper_are_accepted():
     """The released settings, which presets use."""
     dlsa.check_flow_options(

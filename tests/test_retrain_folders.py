@@ -150,14 +150,19 @@ def test_other_images_or_classes_under_the_same_name_are_refused(tmp_path):
     [
         (["--from_workdir={none}"], "does not exist; train stage 1 there first"),
         (["--from_workdir={ce}", "--stage=crt", "--seeds=3"], "has seeds [0, 1], and config.seed"),
+        (
+            ["--from_workdir={ce}", "--config.retrain.flow.epochs=3", "--config.train.epochs=3"],
+            "config.train.epochs is 3, but all but config.retrain is that of the run",
+        ),
     ],
-    ids=["missing", "seeds"],
+    ids=["missing", "seeds", "ignored"],
 )
 def test_command_line_ends_with_one_sentence_and_status_2(given, sentence, ce, tmp_path):
     """A real process: exit status 2, one line, no traceback, no folder."""
     before = snapshot(ce.folder)
     arguments = [a.format(none=tmp_path / "none", ce=ce.folder) for a in given]
-    script = ["launch/retrain_classifier.py", *arguments, f"--workdir={tmp_path / 'run'}"]
+    launch = "dlsa" if "--config.train.epochs=3" in given else "retrain_classifier"
+    script = [f"launch/{launch}.py", *arguments, f"--workdir={tmp_path / 'run'}"]
     ended = subprocess.run(
         [sys.executable, *script],
         cwd=ROOT,

@@ -86,6 +86,7 @@ BAD_ARRAYS = [
     ({"y_train": MIXED * 0, "y_test": np.zeros(15, int)}, r"has 1 class; expected at least 2"),
     ({"class_names": np.array(["a", "b"])}, r"holds the label 2, outside its 2 classes"),
     ({"class_names": np.array(["é".encode("latin-1"), b"b", b"c"])}, r"bytes that are no UTF-8"),
+    ({"y_test": np.full(15, 2**31 - 1)}, r"holds the label 2147483647; expected less than 1,000,"),
     ({"class_names": np.array([1, 2, 3])}, r"class_names of .* is not a vector of strings"),
 ]
 

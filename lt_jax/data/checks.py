@@ -13,6 +13,7 @@ from lt_jax.errors import InputError
 
 Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
+MOST_CLASSES = 1_000_000  # a larger label is none, and its set would fill the memory
 Labels = npt.NDArray[np.int32] | npt.NDArray[np.uint8]
 
 
@@ -153,6 +154,11 @@ def checked_classes(
     else:
         largest = int(max(split.max() for split in labels))
         count = int(num_classes) or len(class_names) or largest + 1
+        if count > MOST_CLASSES:
+            raise InputError(
+                f"{what} holds the label {largest}; expected less than {MOST_CLASSES:,}, counted"
+                " from 0"
+            )
     if count < 2:
         raise InputError(f"{what} has {count} class; expected at least 2")
     if class_names and len(class_names) != count:

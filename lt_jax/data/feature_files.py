@@ -67,16 +67,19 @@ def read_feature_folder(folder: str, data_dir: str = "") -> FeatureFiles:
 
 
 def _read_split(folder: Path, names: tuple[str, ...]) -> Pair | None:
-    for name in names:
-        for suffix in (".npz", ".h5", ".hdf5"):
-            path = folder / f"{name}{suffix}"
-            if path.exists():
-                return _read(path)
-        matches = [_SHARD.fullmatch(p.name) for p in sorted(folder.glob(f"{name}-*.npz"))]
-        totals = {int(match[3]) for match in matches if match and match[1] == name}
-        if totals:
-            return _read_shards(folder, name, totals)
-    return None
+    files = [folder / f"{name}{end}" for name in names for end in (".npz", ".h5", ".hdf5")]
+    whole = [path for path in files if path.exists()]
+    shards = [m for p in sorted(folder.glob("*-*.npz")) if (m := _SHARD.fullmatch(p.name))]
+    parts = {name: {int(m[3]) for m in shards if m[1] == name} for name in names}
+    there = [path.name for path in whole]
+    there += [f"the parts of {name}" for name in names if parts[name]]
+    if len(there) > 1:
+        raise InputError(
+            f"{folder} has {' and '.join(there)}; expected one of these for {names[0]}"
+        )
+    if whole:
+        return _read(whole[0])
+    return next((_read_shards(folder, name, parts[name]) for name in names if parts[name]), None)
 
 
 def _read_shards(folder: Path, name: str, totals: set[int]) -> Pair:
@@ -98,7 +101,9 @@ def _read_shards(folder: Path, name: str, totals: set[int]) -> Pair:
                     f"{key} of {folder / n} have shape {list(array.shape)}, and those of"
                     f" {expected[0]} {list(first.shape)}; expected the same but for their number"
                 )
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+    whole = all(y.dtype.kind in "iu" for _, y in parts)  # of mixed types NumPy would make floats
+    labels = np.concatenate([y for _, y in parts], dtype=np.int64 if whole else None)
+    return np.concatenate([x for x, _ in parts]), labels
 
 
 def _read(path: Path) -> Pair:
@@ -111,6 +116,11 @@ def _read(path: Path) -> Pair:
         raise InputError(
             f"features of {path} are {features.dtype} {list(features.shape)}; expected floats"
             " [N, D]"
+        )
+    if not labels.ndim or len(labels) != len(features):  # of parts, totals may agree by chance
+        raise InputError(
+            f"labels of {path} have shape {list(labels.shape)} for {len(features)} features;"
+            " expected one for each"
         )
     return features, labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
 

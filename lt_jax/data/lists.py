@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.data.checks import MOST_CLASSES
 from lt_jax.data.reading import Lists
 from lt_jax.errors import InputError, first_line
-
-_MOST_CLASSES = 1_000_000
 
 
 class Listed(NamedTuple):
@@ -161,10 +160,10 @@ def _lines(file: Path) -> Iterator[tuple[str, list[int]]]:
                 f"line {number} of {file} is {' '.join(parts)!r}; expected a path and the number of"
                 " its class, such as 'train/cat/1.jpg 0', or of several, such as 'a.jpg 3,17'"
             )
-        if any(int(label) >= _MOST_CLASSES for label in labels):
+        if any(int(label) >= MOST_CLASSES for label in labels):
             raise InputError(
                 f"line {number} of {file} has the label {max(map(int, labels))}; expected less than"
-                f" {_MOST_CLASSES:,}, counted from 0"
+                f" {MOST_CLASSES:,}, counted from 0"
             )
         yield parts[0].replace("\\", "/"), [int(label) for label in labels]
 
