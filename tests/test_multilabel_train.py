@@ -226,6 +226,11 @@ def test_a_second_stage_on_several_labels(stage, file, tmp_path):
         ("sigmoid", {"metrics__groups": "quarters"}, r"metrics.groups is 'quarters'"),
         ("sigmoid", {"data__num_classes": 5}, r"5"),
         ("sigmoid/tau_norm", {}, r"'tau_norm', which is for one label an example"),
+        (
+            "sigmoid/crt",
+            {},
+            r"config.retrain.objective does not fit: .* as in 'sigmoid/crt/sigmoid'",
+        ),
         ("sigmoid", {"model__pretrained": "x.safetensors"}, r"mlp"),
     ],
 )
