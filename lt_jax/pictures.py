@@ -257,12 +257,14 @@ def save_ranking(
     for name, (marker, colour) in _MARKS.items():
         if any(name in u for u in used):
             panels[-1].plot([], [], marker, color=colour, label=name, ls="")
-    # Beside the bars: inside it would hide some.
+    # Beside the panel: inside it would hide some.
     panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     write_figure(figure, path)
 
 
+# No bars: they would have to start at 0, where methods are hard to tell apart.
 _MARKS = {
+    "mean": ("s", "lightsteelblue"),
     "seed": ("o", "tab:blue"),
     "its stage 1": ("d", "tab:orange"),
     "reported": ("|", "black"),
@@ -273,10 +275,10 @@ def _draw_rows(
     axes: Any, summaries: Sequence[Scores], score: str, reported: Sequence[Mapping[str, str]]
 ) -> set[str]:
     """Draws one score of all rows; which marks were used."""
-    used = {"seed"}
+    used = {"mean", "seed"}
     for y, summary in enumerate(summaries):
         test = summary["test"]["last"]
-        axes.barh(y, 100 * test["mean"][score], height=0.6, color="tab:blue", alpha=0.35)
+        axes.plot(100 * test["mean"][score], y, "s", color="lightsteelblue", ms=10)
         seeds = [100 * replica[score] for replica in test["replicas"]]
         axes.plot(seeds, [y] * len(seeds), "o", color="tab:blue", ms=3)
         if "stage1" in summary:
@@ -287,8 +289,6 @@ def _draw_rows(
         for number in known if score == headline(summary) else ():
             axes.plot(number.value, y, "|", color="black", ms=16, mew=2)
             used.add("reported")
-    axes.invert_yaxis()
-    low = min(r[score] for s in summaries for r in s["test"]["last"]["replicas"])
-    axes.set(xlabel=f"{label(score)} on test, %", xlim=(max(0.0, 100 * low - 10), None))
-    axes.grid(axis="x", alpha=0.3)
+    axes.set(xlabel=f"{label(score)} on test, %", ylim=(len(summaries) - 0.5, -0.5))
+    axes.grid(alpha=0.3)
     return used
