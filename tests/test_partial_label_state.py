@@ -98,7 +98,7 @@ def test_report_passes_through_deferral_and_is_empty_elsewhere():
         2 * BATCH * CLASSES
     )
     for name in ("cross_entropy", "ldam_drw", "distribution_balanced"):
-        stateless = build_objective(method_spec(name), [5, 2])
+        stateless = build_objective(method_spec(name), [5, 2], epochs=5)
         assert stateless.report(stateless.init()) == {}
 
 
