@@ -39,9 +39,8 @@ AUGMENT = {"crop_padding": 4, "flip": True, "mixup_alpha": 0.0}
 
 def compiled_step(method, mesh, counts):
     """The compiled step of a method with its state, as a function of nothing."""
-    objective = build_objective(
-        method_spec("cross_entropy" if method == NOISE else method), counts, steps_per_epoch=100
-    )
+    spec = method_spec("cross_entropy" if method == NOISE else method)
+    objective = build_objective(spec, counts, steps_per_epoch=100, epochs=200)
     head = "cosine" if objective.wants_cosines else "linear"
     network = make_network(
         lambda rngs: create_model(
