@@ -162,3 +162,15 @@ def test_seeds_side_by_side_are_those_one_after_another(samples):
 def test_options_that_cannot_be_used_are_refused(change, sentence):
     with pytest.raises(InputError, match=sentence):
         dlsa.check_head_options(OPTIONS._replace(**change))
+
+
+def test_classes_are_balanced_by_the_sampling_or_by_the_loss():
+    """Either is fine, also neither; both would do it twice."""
+    for sampling in ("instance", "class"):
+        for loss in ("cross_entropy", "balanced_softmax"):
+            options = OPTIONS._replace(sampling=sampling, loss=loss)
+            if (sampling, loss) == ("class", "balanced_softmax"):
+                with pytest.raises(InputError, match="make up for the frequency of classes twice"):
+                    dlsa.check_head_options(options)
+            else:
+                dlsa.check_head_options(options)
