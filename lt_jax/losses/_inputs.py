@@ -114,8 +114,7 @@ def check_number(
     """
     if isinstance(value, jax.core.Tracer):
         return value
-    ok = isinstance(value, (int, float, np.number, np.ndarray, jax.Array)) and np.ndim(value) == 0
-    if not (ok and np.isfinite(value) and low <= value <= high and not (open_low and value == low)):
+    if not (is_number(value) and low <= value <= high and not (open_low and value == low)):
         left = "(" if open_low or low == -np.inf else "["
         right = ")" if high == np.inf else "]"
         raise InputError(
