@@ -195,6 +195,8 @@ def _check_trained(config: Config, dataset: Dataset, first: Objective) -> None:
     try:
         second = make_objective(fields["objective"], dataset)
     except InputError as error:
+        if not dataset.multi_label:
+            raise
         raise InputError(
             f"config.retrain.objective does not fit: {error}; it is named after the second stage,"
             " as in 'sigmoid/crt/sigmoid'"
