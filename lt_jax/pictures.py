@@ -204,7 +204,7 @@ def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
     made = new_figure(1, 2, (13, 5))
     if made is None:
         return
-    figure, (bars, lines) = made
+    figure, (means, lines) = made
     names = main_columns(summaries[0])
     width = 0.8 / len(summaries)
     for i, summary in enumerate(summaries):
@@ -212,17 +212,21 @@ def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
         mean = [test["mean"][n] if test["mean"][n] is not None else np.nan for n in names]
         std = [test["std"][n] or 0.0 for n in names]
         place = np.arange(len(names)) + (i - (len(summaries) - 1) / 2) * width
-        bars.bar(place, mean, width, yerr=std, capsize=2, label=summary["name"])
+        means.errorbar(place, mean, std, fmt="o", ms=5, lw=1.5, capsize=2, label=summary["name"])
         per_class = np.array(test["mean"][_by_class(summary)], float)
         lines.plot(per_class, "o-", ms=3, lw=1, label=summary["name"])
-    bars.set_xticks(range(len(names)), [label(n).replace(" ", "\n") for n in names], fontsize=8)
-    bars.set(ylabel="test score", title=f"mean and deviation, {len(summaries[0]['seeds'])} seeds")
+    for edge in range(1, len(names)):
+        means.axvline(edge - 0.5, color="0.85", lw=0.8)
+    means.set_xticks(range(len(names)), [label(n).replace(" ", "\n") for n in names], fontsize=8)
+    means.set(ylabel="test score", title=f"mean and deviation, {len(summaries[0]['seeds'])} seeds")
     counts = summaries[0]["data"]["class_counts"]
     ticks = range(0, len(counts), max(1, len(counts) // 10))
     lines.set_xticks(list(ticks), [f"{c}\n({counts[c]})" for c in ticks], fontsize=7)
     kind = "AP" if summaries[0]["data"].get("multi_label") else "accuracy"
-    lines.set(title=f"{kind} of each class", xlabel="class (training examples)", ylim=(0, 1.02))
+    lines.set(title=f"{kind} of each class", xlabel="class (training examples)")
     lines.set_ylabel(f"test {kind}")
+    for axes in (means, lines):
+        axes.grid(axis="y", alpha=0.3)
     lines.legend(fontsize=8, loc="lower left")
     write_figure(figure, path)
 
