@@ -118,7 +118,8 @@ def write_predictions(
 
     Of one label an example the columns are path, class, probability, and class_2, probability_2
     and so on of the next probable classes. Of several they are path, and classes and probabilities
-    of those above their thresholds, the most probable first, joined by semicolons.
+    of those above their thresholds, the most probable first, joined by semicolons as a row of a
+    CSV file is by commas.
 
     Args:
       model: from `lt_jax.artifact.load_artifact`.
@@ -192,5 +193,12 @@ def _several(facts: dict[str, Any], _: int, one: Prediction) -> list[str]:
     """The classes above their thresholds, and their probabilities."""
     positive = predicted_positives(one.logits, one.probabilities, facts)
     order = [c for c in np.argsort(-one.logits, kind="stable") if positive[c]]
-    names = (facts["class_names"][c] for c in order)
-    return [";".join(names), ";".join(_number(one.probabilities[c]) for c in order)]
+    names = [facts["class_names"][c] for c in order]
+    return [_joined(names), _joined([_number(one.probabilities[c]) for c in order])]
+
+
+def _joined(names: Sequence[str]) -> str:
+    """One cell of several; those that have a semicolon themselves stand in quotes."""
+    cell = io.StringIO()
+    csv.writer(cell, delimiter=";", lineterminator="").writerow(names)
+    return cell.getvalue()

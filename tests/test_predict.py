@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811 (fixtures are imported, and named again as arguments)
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -94,6 +95,18 @@ def test_classes_above_their_thresholds_are_told(served, images, tmp_path):
         assert given == sorted(given, key=float, reverse=True)
 
 
+def test_names_with_semicolons_stay_apart(served, images, tmp_path):
+    """Cells of several classes are rows of a CSV file themselves."""
+    names = ["red; blue", 'so-called "x"', *NAMES[2:]]
+    model = served._replace(facts={**served.facts, "class_names": names, "threshold": 0.0})
+    model.facts["logit_thresholds"] = None
+    np.savez(tmp_path / "x.npz", x=images["x_test"][:3])
+    write_predictions(model, [tmp_path / "x.npz"], tmp_path / "p.csv")
+    for row in read(tmp_path / "p.csv"):
+        (cell,) = csv.reader([row["classes"]], delimiter=";")
+        assert sorted(cell) == sorted(names)
+
+
 def test_a_damaged_image_is_refused_or_left_out(served, images, tmp_path):
     Image.fromarray(images["x_test"][0, ..., 0]).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
@@ -127,6 +140,10 @@ def test_bad_input_is_no_failure_of_a_bucket(monkeypatch):
         (lambda p: saved(p / "a.npz", a=np.zeros(1), b=np.zeros(1)), r"has the arrays a, b; expec"),
         (lambda p: saved(p / "a.npz", x=np.zeros((2, 6))), r"takes uint8 \[N, 8, 8, 1\]"),
         (lambda p: saved(p / "a.npz", x=np.zeros((2, 9, 9, 2), np.uint8)), r"neither grey nor RGB"),
+        (
+            lambda p: saved(p / "a.npz", x=np.zeros(6)),
+            r"x of .* has shape \(6,\); expected \[N, D\]",
+        ),
     ],
 )
 def test_what_cannot_be_predicted_is_refused(paths, sentence, served, tmp_path):

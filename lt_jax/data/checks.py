@@ -39,6 +39,10 @@ def checked_inputs(what: str, inputs: Any) -> Any:
         return inputs
     if inputs.ndim == 2 and inputs.dtype.kind == "f":
         return _checked_features(what, inputs)
+    if inputs.ndim == 1 and inputs.dtype.kind == "f":
+        raise InputError(
+            f"{what} has shape {inputs.shape}; expected [N, D] for feature vectors: [1, D] for one"
+        )
     if inputs.dtype != np.uint8:
         raise InputError(
             f"{what} is {inputs.dtype}; expected uint8 pixels from 0 to 255, or floats [N, D] for"
