@@ -81,7 +81,7 @@ def _name_rows(axes: Any, runs: Sequence[Finished], xlabel: str) -> None:
 
 def class_panels(group: Group) -> list[Markup]:
     """Scores of every class against its frequency in training, of all runs."""
-    few = len(group.runs) <= FEW_RUNS
+    few, scores = len(group.runs) <= FEW_RUNS, per_class_scores(group)
 
     def draw(axes: Any, score: str, name: str) -> None:
         for number, run in enumerate(group.runs):
@@ -96,9 +96,9 @@ def class_panels(group: Group) -> list[Markup]:
         panel(
             lambda axes, s=score, n=name: draw(axes, s, n),
             f"Test {name} of each class against its number of training {_examples(group)}",
-            size=SIZE if few else LARGE,
+            size=SIZE if few and len(scores) > 1 else LARGE,  # one by itself has the whole width
         )
-        for score, name in per_class_scores(group).items()
+        for score, name in scores.items()
     ]
 
 

@@ -114,7 +114,7 @@ def second_stage_parts(group: Group) -> list[Part]:
     if not rows:
         return []
     header = ["method", "against", "before", "after", "difference"]
-    about = f"Test scores in %: {label(score)}, and its paired difference with the 95 % t interval"
+    about = f"Test scores in %: {label(score)}, and its paired difference with the 95 % t interval."
     knobs = {run.name: run.summary.get("retrain", {}).get("knob") for run in group.runs}
     drawn = [
         panel(_drawing_knob(name, knob), f"{name}: validation scores by {knob['name']}")
