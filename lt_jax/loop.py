@@ -82,6 +82,16 @@ def _finite_on(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     )
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def _keys(seeds: jax.Array, stage: int) -> tuple[jax.Array, ...]:
+    """Keys ``[R]`` for the weights, the order of the images and the steps."""
+    keys = jax.vmap(jax.random.key)(seeds)
+    if stage > 1:  # or the second stage would repeat the draws of the first
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, stage))(keys)
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
+    return keys[:, 0], keys[:, 1], keys[:, 2]
+
+
 class Loop:
     """The steps of a run, with what has to be remembered between them."""
 
@@ -90,13 +100,10 @@ class Loop:
         self.options = run.options
         # In one program: by itself each of its operations would be compiled.
         self.learning_rate = jax.jit(run.schedule)
-        per_seed = jax.vmap(jax.random.key)(np.asarray(run.seeds, np.uint32))
-        if run.stage > 1:  # or the second stage would repeat the draws of the first
-            per_seed = jax.vmap(lambda key: jax.random.fold_in(key, run.stage))(per_seed)
-        # One key each for the weights, the order of the images and the steps.
-        keys = jax.vmap(lambda key: jax.random.split(key, 3))(per_seed)
-        self.order_keys, self.step_keys = keys[:, 1], keys[:, 2]
-        self.states = run.replicas.init(keys[:, 0])
+        weights, self.order_keys, self.step_keys = _keys(
+            np.asarray(run.seeds, np.uint32), run.stage
+        )
+        self.states = run.replicas.init(weights)
         self.checkpoints = Checkpoints(
             run.folder / workdir.CHECKPOINTS, self.options["keep_checkpoints"]
         )

@@ -254,7 +254,7 @@ def _side_by_side(
         order=programs.order,
         advance=programs.advance,
         evaluate=lambda states, *rest: _evaluate(programs, [states], *rest)[0],
-        # What remembers nothing has no axis of replicas either.
+        # What remembers nothing reports nothing, and has no axis of replicas either.
         report=lambda states: (
             jax.device_get(programs.report(states.objective))
             if jax.tree.leaves(states.objective)
@@ -288,7 +288,11 @@ def _in_turn(
         order=programs.order,
         advance=advance,
         evaluate=lambda states, *rest: _stack(_evaluate(programs, states, *rest)),
-        report=lambda states: _stack([programs.report(s.objective) for s in states]),
+        report=lambda states: (
+            _stack([programs.report(s.objective) for s in states])
+            if jax.tree.leaves(states[0].objective)
+            else {}
+        ),
         offer=lambda states, scores: tuple(map(programs.offer, states, scores)),
         stack=_stack,
         unstack=unstack,

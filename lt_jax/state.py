@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -117,18 +118,32 @@ def init_state(
       A `TrainState`.
     """
     params, stats = weights
-    best: Best | tuple[()] = ()
-    if keep_best:
-        zeros = jax.tree.map(jnp.zeros_like, (params, stats))
-        best = Best(jnp.full((), -jnp.inf, jnp.float32), jnp.zeros((), jnp.int32), *zeros)
+    step, momenta, best = _beside(optimizer, keep_best)(params, stats)
     return TrainState(
-        step=jnp.zeros((), jnp.int32),
+        step=step,
         params=params,
         stats=stats,
-        optimizer=optimizer.init(params),
+        optimizer=momenta,
         objective=objective.init(),
         best=best,
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _beside(
+    optimizer: optax.GradientTransformation, keep_best: bool
+) -> Callable[[Tree, Tree], tuple[Array, Tree, Best | tuple[()]]]:
+    """What a state has beside the weights, in one program: by itself each shape would be one."""
+
+    def start(params: Tree, stats: Tree) -> tuple[Array, Tree, Best | tuple[()]]:
+        zero = jnp.zeros((), jnp.int32)
+        best: Best | tuple[()] = ()
+        if keep_best:
+            zeros = jax.tree.map(jnp.zeros_like, (params, stats))
+            best = Best(jnp.full((), -jnp.inf, jnp.float32), zero, *zeros)
+        return zero, optimizer.init(params), best
+
+    return jax.jit(start)
 
 
 def offer_best(state: TrainState, score: Array) -> TrainState:

@@ -8,6 +8,7 @@ import pytest
 from tiny_runs import tiny
 
 from lt_jax import objectives, sharding
+from lt_jax.models.initial import constant, he_normal
 from lt_jax.prepare import prepare
 from lt_jax.state import Network, init_state
 from lt_jax.steps import Batch, Split, make_train_step
@@ -31,6 +32,32 @@ def step(**augmentation):
     fields = {**augment_fields(), **augmentation}
     mesh = sharding.make_mesh(1)
     return make_train_step(network, objective, optimizer, fields, mesh), state
+
+
+def test_a_start_is_one_program_however_many_shapes_a_network_has(caplog):
+    """One for each shape of weights, momenta and best weights took a GPU seconds."""
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    objective = objectives.chain(base=objectives.softmax_cross_entropy)
+
+    def start(*widths):
+        params = {
+            width: {
+                "kernel": he_normal(jax.random.key(0), (3, width)),
+                "bias": constant(0.0, width),
+            }
+            for width in widths
+        }
+        return init_state((params, {}), optimizer, objective, keep_best=True)
+
+    start(5)
+    with jax.log_compiles():
+        state = start(7, 11, 13)
+    compiled = [r.message for r in caplog.records if r.message.startswith("Finished XLA comp")]
+    assert len(compiled) == 1, compiled
+    momenta = jax.tree.leaves(state.optimizer)
+    assert [m.shape for m in momenta] == [x.shape for x in jax.tree.leaves(state.params)]
+    assert not any(map(np.any, jax.tree.leaves((momenta, state.best.params, state.best.stats))))
+    assert state.best.score == -np.inf
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.2, 1.0])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_FEWEST = 4096
+_FEWEST = 65_536  # drawn in a millisecond, and most weights of small networks are fewer
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -41,9 +41,10 @@ def normal(key: jax.Array, shape: Sequence[int], deviation: float) -> jax.Array:
     while size < count:
         size *= 4
     drawn = _normal(key, size)
+    if isinstance(drawn, jax.core.Tracer):
+        return drawn[:count].reshape(shape) * jnp.float32(deviation)
     # On the host, for the device would compile each of these operations for every shape.
-    values = drawn if isinstance(drawn, jax.core.Tracer) else np.asarray(drawn)
-    return jnp.asarray(values[:count].reshape(shape) * np.float32(deviation))
+    return jax.device_put(np.asarray(drawn)[:count].reshape(shape) * np.float32(deviation))
 
 
 def he_normal(key: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -74,4 +75,4 @@ def constant(value: float, size: int) -> jax.Array:
       >>> constant(1.0, 2).tolist()
       [1.0, 1.0]
     """
-    return jnp.asarray(np.full(size, value, np.float32))
+    return jax.device_put(np.full(size, value, np.float32))

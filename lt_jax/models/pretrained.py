@@ -114,7 +114,8 @@ def _fitting(what: str, array: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
     theirs = tuple(shape[ours.index(axis)] for axis in range(len(shape)))
     if array.shape != theirs:
         raise InputError(f"{what} has shape {array.shape}; expected {theirs}")
-    return jnp.asarray(_finite(what, array).transpose(ours))
+    # Not jnp.asarray, which would be a program for every shape.
+    return jax.device_put(_finite(what, array).transpose(ours))
 
 
 def _fitting_positions(what: str, array: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
