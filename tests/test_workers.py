@@ -57,6 +57,38 @@ def test_processes_read_stay_and_report(monkeypatch):
         workers.run(leave, 0)
 
 
+TOLD = """
+    import os, signal, threading, time
+    from test_workers import Squares, Workers, pid_of
+    signal.signal(signal.SIGTERM, lambda *_: print("told", flush=True))
+    workers = Workers(1)
+    workers.register(Squares())
+    early = EARLY
+    if early:  # while the worker starts
+        threading.Timer(0.1, os.killpg, (0, signal.SIGTERM)).start()
+        time.sleep(0.05)
+    first = workers.run(pid_of, 0)
+    if not early:
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(0.2)
+    assert workers.run(pid_of, 0) == first
+    print("read", flush=True)
+"""
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_signal_to_all_processes_leaves_the_run_its_images_and_its_end(early):
+    """SLURM and TPU VMs tell all: the run reads on until it has saved, and then ends at once."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(TOLD).replace("EARLY", str(early))],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, timeout=100,
+        start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["told", "read"]
+
+
 KILLED = """
     import os, signal
     from test_workers import Squares, Workers, pid_of

@@ -7,14 +7,16 @@ give back its images; Grain orders the chunks and keeps some in flight.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from typing import Any
 
 from lt_jax.errors import InputError
@@ -56,7 +58,10 @@ class Workers:
           InputError: if a process died, as when memory is short.
         """
         try:
-            return self._started().submit(_call, task, number, *rest).result()
+            pool = self._started()
+            with _signals_held():  # a submission may start a process, which inherits that
+                asked = pool.submit(_call, task, number, *rest)
+            return asked.result()
         except BrokenProcessPool as error:
             for process in list((self._pool._processes or {}).values()) if self._pool else []:
                 process.kill()  # asked politely, the others would stay
@@ -79,13 +84,34 @@ class Workers:
             return self._pool
 
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals that ask to stop wait: one that comes while a worker starts would end it."""
+    resource_tracker.ensure_running()  # when it starts it lets them through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(sources: list[Load]) -> None:
     """In a worker, before its first task."""
     _loads[:] = sources
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C and SLURM tell all processes, but the run needs its images until it has saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(GRACE, os._exit, (1,)).start())
+    signal.signal(signal.SIGTERM, _end_later)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+
+
+def _end_later(*_: object) -> None:
+    timer = threading.Timer(GRACE, os._exit, (1,))
+    timer.daemon = True  # a worker that is not needed any more ends at once
+    timer.start()
 
 
 def _end_with_parent() -> None:
