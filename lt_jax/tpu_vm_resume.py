@@ -25,7 +25,7 @@ FAILURES = 10  # one after another, after which it gives up
 
 
 class GcloudError(InputError):
-    """A command ended with an error: what it said last."""
+    """A command ended with an error: what it said of it."""
 
 
 def call(command: Command) -> str:
@@ -44,7 +44,8 @@ def call(command: Command) -> str:
         raise InputError(f"there is no program {command[0]}; expected it on PATH") from error
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["nothing"]
-        raise GcloudError(f"{shlex.join(command[:6])} ended with {done.returncode}: {said[-1]}")
+        error = next((line for line in said if line.startswith("ERROR:")), said[-1])  # then details
+        raise GcloudError(f"{shlex.join(command[:6])} ended with {done.returncode}: {error}")
     return done.stdout.strip()
 
 

@@ -47,7 +47,8 @@ elif verb == "delete":
         shutil.rmtree(home)
 elif verb == "describe":
     if not now["is"]:
-        end("ERROR: (gcloud) NOT_FOUND: Resource 'a' was not found", 1)
+        end("ERROR: (gcloud) NOT_FOUND: Resource 'a' was not found.\n"
+            "- '@type': type.googleapis.com/google.rpc.ResourceInfo\n  resourceName: p/a", 1)
     if now["coming"] and (kind == "tpu-vm" or now["is"] == "QUEUED"):
         now["is"] = now["coming"].pop(0)
     if kind == "queued-resources":
