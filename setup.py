@@ -34,7 +34,7 @@ EXTRAS = {
     ],
     "images": [
         "grain>=0.2.18,<0.3",  # reads images ahead of the step that needs them
-        "Pillow>=10",  # decodes them
+        "Pillow>=11,<14",  # decodes them
     ],
     "gcs": ["etils[epath-gcs]>=1.15,<2"],  # runs in a bucket of Google Cloud Storage
     "tensorboard": ["tensorboardX>=2.6.4,<3"],  # event files without TensorFlow

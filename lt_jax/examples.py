@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from lt_jax.data.checks import checked_inputs
 from lt_jax.data.decoding import fitted
-from lt_jax.data.folder_source import ENDINGS
+from lt_jax.data.folder_source import images_in
 from lt_jax.errors import InputError
 from lt_jax.npz import read_npz
 
@@ -66,21 +66,11 @@ def _of_files(path: Path, facts: dict[str, Any]) -> list[Example]:
     _check_channels(str(path), shape)
     if not importlib.util.find_spec("PIL"):
         raise InputError("image files need Pillow: pip install 'lt_jax[images]'")
-    files = [path] if path.is_file() else _images_in(path)
+    files = [path] if path.is_file() else [path / name for name in images_in(path)]
+    if not files:
+        raise InputError(f"{path} has no images; expected files such as *.jpg, *.png")
     resize = facts["input"]["resize"]
     return [Example(str(file), partial(_read_file, file, shape, resize)) for file in files]
-
-
-def _images_in(folder: Path) -> list[Path]:
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in ENDINGS
-        and not any(part[0] == "." for part in path.relative_to(folder).parts)
-    ]
-    if not files:
-        raise InputError(f"{folder} has no images; expected files such as *.jpg, *.png")
-    return files
 
 
 def _check_channels(what: str, shape: tuple[int, ...]) -> None:

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from lt_jax.data.decoding import Decoding, fitted, middle_box, random_box
+from lt_jax.data.decoding import Decoding, decode_image, fitted, middle_box, random_box
 
 Image = pytest.importorskip("PIL.Image")
 BILINEAR = Image.Resampling.BILINEAR
@@ -113,6 +113,36 @@ def test_a_large_jpeg_is_decoded_small_without_loss(monkeypatch):
     Decoding(500, smallest_area=0.9)(file, draw)
     Decoding(200)(file)  # nothing random: exactly as without this
     assert sizes == [(800, 800), (800, 800)]
+
+
+@pytest.mark.parametrize("size", [(1061, 743), (505, 377), (500, 375)])
+def test_crops_of_small_jpegs_are_where_they_were_drawn(size):
+    """Sides that 2, 4 or 8 do not divide are rounded up; stripes would show the shift."""
+    width, height = size
+    x = np.broadcast_to(np.arange(width), (height, width))
+    stripes = np.uint8(127.5 + 127.5 * np.sin(2 * np.pi * x / 64))
+    file, whole = (encoded(Image.fromarray(stripes).convert("RGB"), f) for f in ("JPEG", "PNG"))
+    for draw in range(20):
+        decoding = Decoding(32, smallest_area=0.5)
+        got, expected = (decoding(each, [draw]).astype(int) for each in (file, whole))
+        assert np.abs(got - expected).mean() < 4
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_grey_images_of_16_bits_keep_their_shades(form):
+    """As from microscopes and scanners; Pillow by itself would make them white."""
+    deep = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
+    file = encoded(Image.fromarray(deep), form)
+    expected = (deep >> 8).astype(np.uint8)
+    np.testing.assert_array_equal(decode_image(file)[..., 0], expected)
+    np.testing.assert_array_equal(fitted(file, (48, 64, 3))[..., 1], expected)
+    assert Decoding(16)(file).std() > 50
+
+
+def test_images_of_floats_are_refused():
+    file = encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF")
+    with pytest.raises(ValueError, match="its pixels are in mode 'F', whose range is not known"):
+        decode_image(file)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])

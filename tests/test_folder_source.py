@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lt_jax.data import StreamedImages, load_dataset
+from lt_jax.data.folder_source import images_in
 from lt_jax.errors import InputError
 
 pytest.importorskip("grain")
@@ -68,6 +69,23 @@ def test_sub_folders_are_classes(folder, stream):
         expected, classes = resized(split)
         np.testing.assert_array_equal(arrays(images), expected)
         assert labels.tolist() == classes
+
+
+def test_images_in_sub_folders_are_of_their_class(folder):
+    """As torchvision's ImageFolder has it; links are followed, also one that leads back."""
+    for i, place in enumerate(["train/bee/day", "train/bee/day/rain", "elsewhere"]):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels("train", 1, i)).save(folder / place / "a.jfif", "PNG")
+    (folder / "train/bee/more").symlink_to(folder / "elsewhere")
+    (folder / "train/bee/day/back").symlink_to(folder / "train/bee")
+    (folder / "train/bee/thumbs.png").mkdir()
+    (folder / "train/bee/.cache").mkdir()
+    Image.fromarray(pixels("train", 1, 0)).save(folder / "train/bee/.cache/a.png")
+    assert images_in(folder / "train/bee") == [
+        *("0.png", "1.png", "2.png", "3.png"),
+        *("day/a.jfif", "day/rain/a.jfif", "more/a.jfif"),
+    ]
+    assert load(folder).class_counts.tolist() == [6, 7, 3]
 
 
 def test_test_is_preferred_and_validation_may_be_a_folder(tmp_path):

@@ -46,6 +46,7 @@ def test_a_folder_becomes_a_table(single, images, tmp_path):
         Image.fromarray(image[..., 0]).save(folder / name)
     shutil.copy(folder / "b.png", folder / ".hidden.png")
     (folder / "notes.txt").write_text("no image")
+    (folder / "folder.png").mkdir()
     written = write_predictions(
         single, [folder], tmp_path / "p.csv", top_k=3, batch_size=2, all_probabilities=True
     )

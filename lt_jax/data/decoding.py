@@ -159,22 +159,37 @@ def _open(image: bytes | Images) -> Any:
     from PIL import Image
 
     if isinstance(image, bytes):
-        return Image.open(io.BytesIO(image))
+        return _of_eight_bits(Image.open(io.BytesIO(image)))
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def _of_eight_bits(opened: Image) -> Image:
+    """Pillow would clip grey images of 16 bits to 255, and those of floats too."""
+    if opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format == "PPM"):
+        from PIL import Image
+
+        return Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8))
+    if opened.mode in ("I", "F"):
+        raise ValueError(
+            f"its pixels are in mode {opened.mode!r}, whose range is not known; expected 8 or 16"
+            " bits a channel"
+        )
+    return opened
 
 
 def _reduced(opened: Image, box: Box, size: int) -> Box:
     """Has a JPEG decoded at 1/2, 1/4 or 1/8 if the crop then still has S pixels each way.
 
-    Much less work, at no loss: what is left out would be averaged away by the resizing.
+    Much less work, at next to no loss: what is left out would be averaged away by the resizing.
     """
     if not hasattr(opened, "draft") or opened.format != "JPEG":
         return box
     width, height = opened.size
     enough = width * size / (box[2] - box[0]), height * size / (box[3] - box[1])
     opened.draft("RGB", (math.ceil(enough[0]), math.ceil(enough[1])))
-    across, down = opened.size[0] / width, opened.size[1] / height
-    return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+    scale = round(width / opened.size[0])  # sides of the smaller image are rounded up
+    left, upper, right, lower = (side / scale for side in box)
+    return left, upper, min(right, opened.size[0]), min(lower, opened.size[1])
 
 
 def _resized(opened: Image, box: Box, sides: tuple[int, int], mode: str = "RGB") -> Images:

@@ -18,7 +18,10 @@ from lt_jax.data.reading import Lists, Reading, Split, decoded, stacked
 from lt_jax.errors import InputError
 from lt_jax.files import printable
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif"),
+    *(".bmp", ".ppm", ".pgm", ".tif", ".tiff"),
+)
 ALSO_TEST = ("val", "validation")  # where ``test`` is called so
 
 
@@ -35,8 +38,8 @@ def read(
 ) -> tuple[Split, Split, Sequence[str], Split | None]:
     """Reads a folder of images.
 
-    Either ``<folder>/<split>/<class>/*.jpg``, classes in the order of their names; or what list
-    files say, whose paths are relative to the folder.
+    Either ``<folder>/<split>/<class>/*.jpg``, classes in the order of their names, images also in
+    sub-folders of theirs; or what list files say, whose paths are relative to the folder.
 
     Args:
       folder: its path, relative to `data_dir` if that is given.
@@ -158,10 +161,32 @@ def _sub_folders(folder: Path) -> list[str]:
 def _listed(root: Path, name: str, classes: Sequence[str]) -> Listed:
     paths, labels = [], []
     for label, one in enumerate(classes):
-        entries = (e.name for e in os.scandir(root / name / one) if e.name[0] != ".")
-        files = sorted(file for file in entries if file.lower().endswith(ENDINGS))
+        files = images_in(root / name / one)
         paths += [f"{name}/{one}/{file}" for file in files]
         labels += [label] * len(files)
     if not paths:
         raise InputError(f"{root / name} has no images; expected files such as *.jpg, *.png")
     return Listed(root / name, paths, np.array(labels, np.int32))
+
+
+def images_in(folder: Path) -> list[str]:
+    """The image files of a folder and its sub-folders, without hidden ones.
+
+    Args:
+      folder: its path; links to other folders are followed, and each folder is looked into once.
+
+    Returns:
+      Their paths relative to the folder, sorted.
+    """
+    found, seen = list[str](), set[str]()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:  # a link may lead to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        images = [f for f in files if f[0] != "." and f.lower().endswith(ENDINGS)]
+        inside = os.path.relpath(where, folder)
+        found += images if inside == "." else [os.path.join(inside, image) for image in images]
+    return sorted(found)
