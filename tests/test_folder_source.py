@@ -241,14 +241,15 @@ def test_a_damaged_file_is_replaced_by_the_next_of_its_class(folder, stream):
     assert any("train/bee/1.png" in s and "train/bee/3.png stands for it" in s for s in sentences)
 
 
-def test_a_damaged_file_is_never_replaced_by_one_of_validation(folder):
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_damaged_file_is_never_replaced_by_one_of_validation(folder, stream):
     """With two bees left to train on, of which one is damaged, the other stands for it."""
     damage(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for seed in range(4):
             got = load(
-                folder, on_corrupt="skip", stream=True, validation_size=5, split_seed=seed,
+                folder, on_corrupt="skip", stream=stream, validation_size=5, split_seed=seed,
                 normalization="imagenet",
             )  # fmt: skip
             train = {image.tobytes() for image in arrays(got.train_images)}

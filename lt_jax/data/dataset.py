@@ -159,7 +159,12 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         composition=composition_of(options) if options["source"] in COMPOSED else None,
         made=made_of(options),
     )
+    if not options["stream"]:
+        source = _all_but_cut(source)
     parts = _substituting(_parts(source, options), options)
+    if not options["stream"]:
+        own = _in_memory(parts.train_images), _in_memory(parts.validation_images)
+        parts = parts._replace(train_images=own[0], validation_images=own[1])
     statistics = input_statistics(parts.train_images, options["normalization"], source.name)
     images = [parts.train_images, parts.validation_images, source.test_images]
     if len(source.train_images.shape) == 2:
@@ -240,6 +245,19 @@ def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:
         kind,
         index_hash(kept, labels[kept]),
     )
+
+
+def _in_memory(images: Any) -> Any:
+    return images.read_all() if isinstance(images, StreamedImages) else images
+
+
+def _all_but_cut(source: Source) -> Source:
+    """The set in memory, but for what validation is cut from, see `_substituting`."""
+    source = source._replace(test_images=_in_memory(source.test_images))
+    if source.validation_labels is None:
+        return source
+    train, validation = _in_memory(source.train_images), _in_memory(source.validation_images)
+    return source._replace(train_images=train, validation_images=validation)
 
 
 def _substituting(parts: _Parts, options: Mapping[str, Any]) -> _Parts:

@@ -84,7 +84,8 @@ class Reading(NamedTuple):
           rows: which are taken, in which order; all if None.
 
         Returns:
-          uint8 ``[N, S, S, 3]``, or `StreamedImages` of that shape.
+          uint8 ``[N, S, S, 3]``, or `StreamedImages` of that shape: also if images that cannot be
+          decoded are replaced, which waits until validation is cut off.
         """
         streamed = StreamedImages(
             load,
@@ -98,7 +99,7 @@ class Reading(NamedTuple):
             streamed = streamed[rows]
         if self.skip:
             streamed = streamed.substituting(labels)
-        return streamed if self.stream else streamed.read(np.arange(len(streamed)))
+        return streamed if self.stream or self.skip else streamed.read_all()
 
 
 AS_THEY_ARE = Reading()

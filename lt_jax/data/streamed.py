@@ -150,6 +150,10 @@ class StreamedImages:
         with contextlib.closing(self._stream(self._items(indices[None], None))) as chunks:
             return self._together(chunks, len(indices))
 
+    def read_all(self) -> Images:
+        """All of them, uint8 ``[N, H, W, C]``; see `read`."""
+        return self.read(np.arange(len(self)))
+
     def batches(
         self, rows: npt.NDArray[Any], draws: npt.NDArray[Any] | None = None
     ) -> Iterator[Images]:
