@@ -185,6 +185,25 @@ def test_a_listed_file_that_is_not_one_example_is_refused(mocked, line, sentence
         load("places365_small", mocked, **places(mocked, [line]))
 
 
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (
+            ["train/airfield/00000002.jpg 0", "train/b/00000002.jpg 1"],
+            r"lists train/airfield/00000002.jpg and train/b/00000002.jpg, and .* alone for both",
+        ),
+        (
+            ["train/b/00000002.jpg 1"],
+            r"1 images in common, such as train/b/00000002.jpg, which the other calls train/air",
+        ),
+    ],
+)
+def test_an_image_on_lists_by_two_paths_is_refused(mocked, lines, sentence):
+    """One path is taken for another's file, and would give it a second label or a second split."""
+    with pytest.raises(InputError, match=sentence):
+        load("places365_small", mocked, **places(mocked, lines))
+
+
 def test_lists_need_names_of_files(mocked):
     with pytest.raises(InputError, match=r"tfds:i_naturalist2018 have no file name"):
         load("i_naturalist2018", mocked, **places(mocked, ["a/b.jpg 0"]))

@@ -110,7 +110,8 @@ def matched(listed: Listed, names: Sequence[str], what: str) -> npt.NDArray[np.i
       Numbers of the examples, in the order of the list.
 
     Raises:
-      InputError: for a file that is not there, or of which there are several.
+      InputError: for a file that is not there, of which there are several, or that the list calls
+        by two paths.
 
     Example:
       >>> one = Listed(Path("a"), ["val/cat/2.jpg"], np.array([0]))
@@ -121,6 +122,7 @@ def matched(listed: Listed, names: Sequence[str], what: str) -> npt.NDArray[np.i
     for i, name in enumerate(names):
         known[name.rpartition("/")[2]].append(i)
     result = np.zeros(len(listed.paths), np.int64)
+    taken: dict[int, str] = {}
     for row, path in enumerate(listed.paths):
         found = known.get(path.rpartition("/")[2], [])
         if len(found) > 1:
@@ -132,6 +134,12 @@ def matched(listed: Listed, names: Sequence[str], what: str) -> npt.NDArray[np.i
                 f"{' of that name' if found else ''}; expected one"
             )
         result[row] = found[0]
+        before = taken.setdefault(found[0], path)
+        if os.path.normpath(before) != os.path.normpath(path):
+            raise InputError(
+                f"{listed.file} lists {before} and {path}, and {what} has {names[found[0]]} alone"
+                " for both; expected a file for each"
+            )
     return result
 
 

@@ -17,6 +17,7 @@ from lt_jax.data.tfds_builder import full_name, has_array_record, import_tfds
 from lt_jax.data.tfds_fields import FILE_NAMES, Fields
 from lt_jax.errors import InputError
 
+Chosen = tuple[npt.NDArray[np.int64], npt.NDArray[Any]]  # numbers of examples, labels instead
 CHUNK = 1000  # records per read: array_record is much faster in blocks than one by one
 
 
@@ -76,19 +77,23 @@ class Part:
         """Whether any example has a label."""
         return any(np.size(found) and np.max(found) >= 0 for found in self.labels())
 
-    def load(self, reading: Reading, listed: Listed | None = None) -> Split:
-        """The images and labels: all, or those on a list."""
-        if self.source is None or (not reading.image_size and not listed):
+    def matched(self, listed: Listed) -> npt.NDArray[np.int64]:
+        """Which examples are on a list, in its order."""
+        return matched(listed, self._file_names(self._known()), self.what)
+
+    def load(self, reading: Reading, chosen: Chosen | None = None) -> Split:
+        """The images and labels: all, or those chosen."""
+        if self.source is None or (not reading.image_size and not chosen):
             return self._stacked(reading.image_size)
-        known = remembered(self._files(), f"{self.what} {self.fields}", self._read_labels)
-        rows, labels = np.arange(self.count), known["labels"]
-        if listed:
-            rows, labels = matched(listed, self._file_names(known), self.what), listed.labels
+        rows, labels = chosen or (np.arange(self.count), self._known()["labels"])
         records = Records(self.source, self.fields.image)
         if reading.image_size:
             return reading.images(records, self.count, self.what, labels, rows), labels
         images = (self._decoded(records(i), 0, i) for i in rows.tolist())
         return stacked(images, len(rows), self.what), labels
+
+    def _known(self) -> dict[str, npt.NDArray[Any]]:
+        return remembered(self._files(), f"{self.what} {self.fields}", self._read_labels)
 
     def _files(self) -> list[str]:
         split = self.builder.info.splits[self.split]

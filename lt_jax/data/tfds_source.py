@@ -11,6 +11,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from lt_jax.data.lists import Listed, class_names, read_lists
 from lt_jax.data.reading import AS_THEY_ARE, NO_LISTS, Lists, Reading, Split
 from lt_jax.data.tfds_builder import (
@@ -106,13 +109,29 @@ def _read_listed(
     listed: tuple[Listed, Listed, Listed | None],
     reading: Reading,
 ) -> Loaded:
+    lists = [one for one in listed if one]
+    parts = [Part(builder, split, fields) for split in splits[: len(lists)]]
+    chosen = [part.matched(one) for part, one in zip(parts, lists, strict=True)]
+    for (i, one), (j, other) in itertools.combinations(enumerate(lists), 2):
+        if splits[i] == splits[j]:
+            _check_lists_apart(one, other, chosen[i], chosen[j])
     loaded = [
-        Part(builder, split, fields).load(reading, one)
-        for split, one in zip(splits, listed, strict=True)
-        if one
+        part.load(reading, (rows, one.labels))
+        for part, rows, one in zip(parts, chosen, lists, strict=True)
     ]
-    names = class_names([one for one in listed if one])
-    return loaded[0], loaded[1], names, loaded[2] if listed[2] else None
+    return loaded[0], loaded[1], class_names(lists), loaded[2] if len(loaded) > 2 else None
+
+
+def _check_lists_apart(
+    one: Listed, other: Listed, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]
+) -> None:
+    """Refuses lists that call the same image by different paths."""
+    shared, first, second = np.intersect1d(rows, others, return_indices=True)
+    if len(shared):
+        raise InputError(
+            f"{one.file} and {other.file} have {len(shared)} images in common, such as"
+            f" {one.paths[first[0]]}, which the other calls {other.paths[second[0]]}; expected none"
+        )
 
 
 def _check_not_needed(name: str, builder: Any, reading: Reading, lists: Lists) -> None:
