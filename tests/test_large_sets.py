@@ -189,8 +189,8 @@ def test_a_listed_file_that_is_not_one_example_is_refused(mocked, line, sentence
     ("lines", "sentence"),
     [
         (
-            ["train/airfield/00000002.jpg 0", "train/b/00000002.jpg 1"],
-            r"lists train/airfield/00000002.jpg and train/b/00000002.jpg, and .* alone for both",
+            ["train/a/00000002.jpg 0", "train/b/00000002.jpg 1"],
+            r"lists train/a/00000002.jpg and train/b/00000002.jpg, and .* alone for both",
         ),
         (
             ["train/b/00000002.jpg 1"],
