@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lt_jax import dlsa
 from lt_jax.dividing_report import part_names, parts_of
-from lt_jax.pictures import log_scale, new_figure, write_figure
+from lt_jax.pictures import literal, log_scale, new_figure, subject, write_figure
 from lt_jax.summaries import Scores, score_text, undivided
 
 MAPPED = 2000  # points of a map
@@ -75,7 +75,7 @@ def save_division(summary: Scores, points: Mapping[str, npt.NDArray[Any]], path:
     figure, grid = made
     both = [score_text(run) for run in (summary, undivided(summary))]
     figure.suptitle(
-        f"{summary['name']} on {summary['data']['source']}: balanced accuracy {both[0]} %,"
+        f"{literal(subject(summary))}: balanced accuracy {both[0]} %,"
         f" {both[1]} % undivided (test, {len(summary['seeds'])} seed(s))"
     )
     for axes, draw in zip(grid.flat, division_panels(summary, points).values(), strict=True):

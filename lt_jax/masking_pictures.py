@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lt_jax.pictures import log_scale, new_figure, write_figure
+from lt_jax.pictures import literal, log_scale, new_figure, subject, write_figure
 from lt_jax.summaries import Scores, row_name
 from lt_jax.workdir import METRICS
 from lt_jax.writers import OBJECTIVE, read_metrics
@@ -51,7 +51,7 @@ def save_history(summary: Scores, metrics_path: Path, path: Path) -> None:
     if made is None:
         return
     figure, panels = made
-    figure.suptitle(f"{summary['name']} on {summary['data']['source']}: mean over seeds")
+    figure.suptitle(f"{literal(subject(summary))}: mean over seeds")
     counts = summary["data"]["class_counts"]
     for axes, draw in zip(panels, history_panels(past, counts).values(), strict=True):
         draw(axes)
@@ -135,10 +135,11 @@ def save_masking(before: Scores, after: Scores, metrics_path: Path, path: Path) 
         return
     figure, grid = made
     figure.suptitle(
-        f"{after['data']['source']}: probabilities on test without and with partial label masking"
+        f"{literal(after['data']['source'])}: probabilities on test without and with partial label"
+        " masking"
     )
     for row, c in zip(grid, (order[0], order[len(order) // 2], order[-1]), strict=True):
-        total, name = after["data"]["total_train"], _class_name(after, c)
+        total, name = after["data"]["total_train"], literal(_class_name(after, c))
         row[0].set_ylabel(f"class {name}: {counts[c]} of {total}\nshare of the examples")
         _draw_histograms(row[0], before, c)
         _draw_histograms(row[1], after, c)
@@ -196,7 +197,8 @@ def _draw_histograms(axes: Any, summary: Scores, c: int) -> None:
     test = summary["test"]["last"]["mean"]
     recall, precision = test["per_class_recall"][c], test["per_class_precision"][c]
     axes.set_title(
-        f"{row_name(summary)}: recall {100 * recall:.0f} %, precision {100 * precision:.0f} %",
+        f"{literal(row_name(summary))}: recall {100 * recall:.0f} %,"
+        f" precision {100 * precision:.0f} %",
         fontsize=10,
     )
     axes.set(xlabel="predicted probability", ylim=(0, 1))

@@ -60,6 +60,16 @@ def log_scale(axes: Any, which: str) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def literal(name: str) -> str:
+    r"""A name that matplotlib writes as it is: what is between two dollars would be mathematics.
+
+    Example:
+      >>> print(literal("loss_$1_vs_$2"))
+      loss_\$1_vs_\$2
+    """
+    return name.replace("$", r"\$")
+
+
 def write_figure(figure: Any, path: Path) -> None:
     """Writes a figure as a PNG file, whole or not at all."""
     write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))
@@ -67,11 +77,17 @@ def write_figure(figure: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def dispensable() -> Iterator[None]:
-    """Around the pictures of what has finished: one that finds no room is told, not raised."""
+    """Around the pictures of what has finished: one that cannot be drawn is told, not raised."""
     try:
         yield
-    except StorageError as error:
-        say(f"the run has finished, but a picture is missing: {error}")
+    except Exception as error:  # matplotlib raises all kinds
+        why = str(error) if isinstance(error, StorageError) else f"{error!r}"
+        say(f"the run has finished, but a picture is missing: {why}")
+
+
+def subject(found: Scores) -> str:
+    """What a picture is of: a run or a tuning, and its data."""
+    return f"{found['name']} on {found['data']['source']}"
 
 
 def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
@@ -89,7 +105,7 @@ def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
     test, counts = summary["test"]["last"], np.array(summary["data"]["class_counts"])
     name = headline(summary)
     figure.suptitle(
-        f"{summary['name']} on {summary['data']['source']}: {label(name)} {score_text(summary)} %"
+        f"{literal(subject(summary))}: {label(name)} {score_text(summary)} %"
         f" (test, last step, {len(summary['seeds'])} seed(s))"
     )
     bars.bar(np.arange(len(counts)), counts, width=0.9)
@@ -208,13 +224,13 @@ def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
     names = main_columns(summaries[0])
     width = 0.8 / len(summaries)
     for i, summary in enumerate(summaries):
-        test = summary["test"]["last"]
+        test, name = summary["test"]["last"], literal(summary["name"])
         mean = [test["mean"][n] if test["mean"][n] is not None else np.nan for n in names]
         std = [test["std"][n] or 0.0 for n in names]
         place = np.arange(len(names)) + (i - (len(summaries) - 1) / 2) * width
-        means.errorbar(place, mean, std, fmt="o", ms=5, lw=1.5, capsize=2, label=summary["name"])
+        means.errorbar(place, mean, std, fmt="o", ms=5, lw=1.5, capsize=2, label=name)
         per_class = np.array(test["mean"][_by_class(summary)], float)
-        lines.plot(per_class, "o-", ms=3, lw=1, label=summary["name"])
+        lines.plot(per_class, "o-", ms=3, lw=1, label=name)
     for edge in range(1, len(names)):
         means.axvline(edge - 0.5, color="0.85", lw=0.8)
     means.set_xticks(range(len(names)), [label(n).replace(" ", "\n") for n in names], fontsize=8)
@@ -255,7 +271,7 @@ def save_ranking(
     used = [
         _draw_rows(axes, summaries, s, reported) for axes, s in zip(panels, scores, strict=True)
     ]
-    names = [row_name(s) for s in summaries]
+    names = [literal(row_name(s)) for s in summaries]
     for axes in panels:
         axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
     for name, (marker, colour) in _MARKS.items():

@@ -44,8 +44,8 @@ def call(command: Command) -> str:
         raise InputError(f"there is no program {command[0]}; expected it on PATH") from error
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["nothing"]
-        error = next((line for line in said if line.startswith("ERROR:")), said[-1])  # then details
-        raise GcloudError(f"{shlex.join(command[:6])} ended with {done.returncode}: {error}")
+        told = next((line for line in said if line.startswith("ERROR:")), said[-1])  # then details
+        raise GcloudError(f"{shlex.join(command[:6])} ended with {done.returncode}: {told}")
     return done.stdout.strip()
 
 

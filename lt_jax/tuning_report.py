@@ -14,7 +14,7 @@ from lt_jax import environment
 from lt_jax.configuration import plain
 from lt_jax.files import write_text
 from lt_jax.loop import Run
-from lt_jax.pictures import dispensable, new_figure, write_figure
+from lt_jax.pictures import dispensable, literal, new_figure, subject, write_figure
 from lt_jax.processes import is_writer
 from lt_jax.settings import Grid
 from lt_jax.summaries import EQUAL, label, paired_interval, with_deviation, with_interval
@@ -197,7 +197,7 @@ def save_tuning(found: Found, path: Path) -> None:
         return
     figure, axes = made
     (_draw_line if len(found["fields"]) == 1 else _draw_map)(figure, axes, found)
-    axes.set_title(f"{found['name']} on {found['data']['source']}, {len(found['seeds'])} seed(s)")
+    axes.set_title(f"{literal(subject(found))}, {len(found['seeds'])} seed(s)")
     write_figure(figure, path)
 
 
