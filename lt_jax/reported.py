@@ -16,6 +16,14 @@ _SAME = {
     "cb_best": ("class_balanced_best",),
     "balanced_softmax": ("balanced_softmax", "logit_adjustment"),  # the same loss at tau = 1
 }
+# What the file calls sets of TFDS.
+_SETS = {
+    "i_naturalist2017": "inat2017",
+    "i_naturalist2018": "inat2018",
+    "imagenet2012": "ilsvrc2012",
+    "places365_small": "places_lt",
+}
+_BY_LISTS = ("places365_small",)
 
 
 class Reported(NamedTuple):
@@ -75,21 +83,30 @@ def reported_for(
       >>> [round(r.value, 2) for r in reported_for([row], config, "cross_entropy")]
       [70.36]
     """
-    data = config["data"]
+    data, network = config["data"], config["model"]["name"]
     if data["imbalance_kind"] != "exponential" or data["max_count"] or len(data["class_counts"]):
         return []  # another long tail than that of the papers
     data_set = data["source"].removeprefix("tfds:")
-    names = _SAME.get(method, (method,))
+    part = "[" in f"{data['train_split']}{data['test_split']}"
+    if part or bool(data["train_list"]) != (data_set in _BY_LISTS):
+        return []  # other images
+    same_data = (
+        _SETS.get(data_set, data_set),
+        f"{data['imbalance']:g}" if data["imbalance"] else "",
+    )
+    names = _names(method, network, data["image_size"])
     found = []
     for row in rows:
-        same = (
-            row["dataset"] == data_set
-            and row["imbalance"] == f"{data['imbalance']:g}"
-            and row["backbone"] == config["model"]["name"]
-            and row["method"] in names
-        )
-        if same and row["metric"] in ("top1_accuracy", "top1_error"):
+        same = (row["dataset"], row["imbalance"]) == same_data and row["backbone"] == network
+        if same and row["method"] in names and row["metric"] in ("top1_accuracy", "top1_error"):
             value = float(row["value"])
             accuracy = value if row["metric"] == "top1_accuracy" else 100 - value
             found.append(Reported(accuracy, row["paper"], row["note"]))
     return found
+
+
+def _names(method: str, network: str, image_size: int) -> set[str]:
+    """What the file may call a row: of photographs it names the size, and not the network."""
+    method = method.rpartition(f"{network}_{image_size}_")[2]
+    same = _SAME.get(method, (method,))
+    return {*same, *(f"{name}_{image_size}px" for name in same)}
