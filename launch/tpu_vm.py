@@ -50,5 +50,6 @@ def main(verb: str, command: list[str]) -> None:
 if __name__ == "__main__":
     given = sys.argv[1:]
     cut = given.index("--") if "--" in given else len(given)
-    sys.argv[1:] = given[1:cut]
-    cli.main(lambda: main(given[0] if given else "", given[cut + 1 :]))
+    verb = given[0] if given and not given[0].startswith("-") else ""
+    sys.argv[1:] = given[1:cut] if verb else given[:cut]
+    cli.main(lambda: main(verb, given[cut + 1 :]))

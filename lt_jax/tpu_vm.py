@@ -124,6 +124,9 @@ def setup(machine: Machine) -> list[Command]:
     ]
 
 
+_DISTRIBUTED = ("--distributed", *(f"--distributed={yes}" for yes in ("true", "t", "1")))
+
+
 def check_run(command: Command) -> None:
     """Refuses a command whose results would be lost with the machine, or that is not one run."""
     if not command:
@@ -134,7 +137,7 @@ def check_run(command: Command) -> None:
         raise InputError(
             f"{given} is lost with the machine; expected one that stays, --workdir=gs://BUCKET/..."
         )
-    if "--distributed" not in command:
+    if not any(a.lower() in _DISTRIBUTED for a in command):
         raise InputError(
             "the command has no --distributed, so each worker would train a run of its own"
         )

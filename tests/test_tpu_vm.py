@@ -288,6 +288,7 @@ def test_a_dry_run_of_resume_prints_every_command_and_calls_none(cloud, monkeypa
     ("arguments", "sentence"),
     [
         (["destroy", *FLAGS], "verb 'destroy' is none of create"),
+        (FLAGS, "verb '' is none of create"),
         (["run", *FLAGS, "--", "python", "a.py", "--workdir=b"], "--workdir=b is lost"),
     ],
 )
@@ -297,3 +298,13 @@ def test_the_script_ends_with_one_sentence(arguments, sentence, cloud):
     assert done.stderr.startswith("error: ")
     assert sentence in done.stderr
     assert calls(cloud) == []
+
+
+def test_the_script_tells_its_flags(cloud):
+    done = script("--help")
+    assert "Cheap and preempted at times" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--distributed", "--distributed=true", "--distributed=1"])
+def test_a_run_may_say_in_any_way_that_it_is_distributed(flag):
+    tpu_vm.check_run(["python", "a.py", "--workdir=gs://b/a", flag])

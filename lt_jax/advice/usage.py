@@ -91,7 +91,7 @@ def command_for(
     fields |= fields_of(choice, numbers)
     lines = [
         "python launch/train.py",
-        f"--config={start}",
+        shlex.quote(f"--config={start}"),
         *(shlex.quote(f"--config.{name}={value}") for name, value in fields.items()),
         f"--workdir=runs/{choice.method.replace('/', '_')}",
     ]
