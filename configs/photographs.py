@@ -5,7 +5,7 @@ r"""Long-tailed sets of photographs, one config for each row of the papers' tabl
     python launch/train.py --config=configs/photographs.py:inat2018,resnet50,224,cb_focal \
         --config.data.data_dir=DIR --workdir=gs://BUCKET/inat2018_cb_focal --distributed
     python launch/sweep.py --config=configs/photographs.py --sweep=cb_table,inat2018,224 \
-        --seeds=1 --set=data.data_dir=DIR --workdir=runs/inat2018_cb
+        --seeds=1 --set=data.data_dir=DIR --reported=results/reported.csv --workdir=runs/inat2018_cb
 
 After the colon: the set, the network, the side of the images and the method, as
 `lt_jax.configuration.base_config` takes it. The README tells how to prepare each set.
