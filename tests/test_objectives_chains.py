@@ -18,8 +18,9 @@ from every_method import (
     batch,
     step_of,
 )
+from ml_collections import ConfigDict
 
-from lt_jax import losses, objectives
+from lt_jax import longtail, losses, objectives
 from lt_jax.errors import InputError
 from lt_jax.losses import margins
 from lt_jax.objectives import BASES, TRANSFORMS, chain
@@ -69,6 +70,46 @@ def test_every_pair_composes_or_is_refused(base):
             )
             assert (loss.shape, loss.dtype) == ((3,), jnp.float32)
             assert jax.tree.structure(state) == jax.tree.structure(objective.init())
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("cosines", sorted(COSINES))
+def test_priors_are_of_the_scaled_logits(cosines, order):
+    """``s f + log prior``: the other way round the prior would be s times too large."""
+    logits, labels = (x[:ORDINARY] for x in batch())
+    pair = transform_of(cosines), objectives.logit_adjustment(COUNTS)
+    z = np.asarray(logits) * 30.0
+    targets = np.eye(CLASSES)[labels]
+    if cosines == "label_distribution_margin":
+        z -= 30.0 * targets * longtail.label_distribution_margins(COUNTS, 0.5)
+    elif cosines == "gaussian_cloud":
+        cloud = np.asarray(margins.draw_cloud(jax.random.fold_in(KEY, 0), logits.shape))
+        z = reference.clouded_logits(logits, labels, COUNTS, cloud, 0.5, 0.0, 30.0)
+    z = z + np.log(COUNTS / COUNTS.sum())
+    expected = np.log(np.exp(z).sum(axis=1)) - (z * targets).sum(axis=1)
+    specs = {"transforms": {t.name: {} for t in pair[::order]}}
+    for objective in (
+        chain(*pair[::order], base=SOFTMAX),
+        objectives.build_objective(specs, COUNTS),
+        objectives.build_objective(ConfigDict(specs).to_dict(), COUNTS),  # which sorts by name
+    ):
+        loss, _ = objective.apply(objective.init(), KEY, jnp.float32(logits), labels)
+        np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_pairs_mean_the_same_in_any_order_in_a_spec(base):
+    logits, labels = (x[:ORDINARY] for x in batch())
+    for names in itertools.combinations(TRANSFORMS, 2):
+        if meaningless(names, base):
+            continue
+        found = []
+        for listed in (names, names[::-1]):
+            spec = {"base": base, "transforms": {name: {} for name in listed}}
+            objective = objectives.build_objective(spec, COUNTS, steps_per_epoch=2)
+            state = active_state(objective)
+            found.append(objective.apply(state, KEY, jnp.float32(logits), labels)[0])
+        np.testing.assert_array_equal(*found, err_msg=str(names))
 
 
 @pytest.mark.parametrize("base", [SIGMOID, SOFTMAX], ids=["sigmoid", "softmax"])

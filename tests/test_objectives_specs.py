@@ -79,7 +79,7 @@ def test_bad_method_names(name, sentence):
         ),
         (
             {"transforms": {"scale_logits": {}, "gaussian_cloud": {}}},
-            "scale_logits and gaussian_cloud do not combine: each takes cosines and scales them",
+            "gaussian_cloud and scale_logits do not combine: each takes cosines and scales them",
         ),
     ],
 )

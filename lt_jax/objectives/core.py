@@ -2,7 +2,7 @@
 
 A transform acts on one of three things, always in this order, whatever the order it is listed in:
 
-1. ``logits``: clouds, margins, priors;
+1. ``logits``: cosines are scaled, with their clouds and margins; then priors;
 2. ``weights``: class balance, focal modulation (which reads the adjusted logits);
 3. ``mask``: labels left out of the loss.
 
@@ -176,8 +176,8 @@ def chain(*transforms: Transform, base: Base) -> Objective:
     .. math:: \ell_i = \text{base}(\text{logits}(z_i), t_i;\ \text{weights}, \text{mask})
 
     Args:
-      *transforms: in any order; the stages run in the documented one, and within a stage the
-        listed one.
+      *transforms: in any order; the stages run in the documented one. Within a stage those come
+        first that scale cosines, as priors are of the scaled logits, then the others as listed.
       base: `softmax_cross_entropy`, `sigmoid_cross_entropy`, `asymmetric(...)` or
         `negative_tolerant(...)` of this package.
 
@@ -199,7 +199,7 @@ def chain(*transforms: Transform, base: Base) -> Objective:
       Array([0.192, 1.195], dtype=float32)
     """
     _check(transforms, base)
-    ordered = tuple(sorted(transforms, key=lambda t: STAGES.index(t.stage)))
+    ordered = tuple(sorted(transforms, key=lambda t: (STAGES.index(t.stage), not t.wants_cosines)))
     scale = 1.0
     for t in ordered:
         scale = scale * t.scale

@@ -208,7 +208,8 @@ def build_objective(
             )
     data = {"class_counts": class_counts, "num_examples": num_examples}
     transforms = []
-    for name, given in spec.get("transforms", {}).items():
+    # By name, as a ConfigDict has them: a spec means the same in a config and outside.
+    for name, given in sorted(spec.get("transforms", {}).items()):
         options = dict(given or {})
         factory = _lookup(TRANSFORMS, name, "loss transform")
         start_epoch = options.pop("start_epoch", 0)
