@@ -10,9 +10,10 @@ Stop it or kill it, start the same command again, and it goes on.
 """
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from lt_jax import cli
+from lt_jax.configuration import with_stage_of
 from lt_jax.dividing_report import tell_division
 from lt_jax.errors import InputError
 from lt_jax.retrain import retrain
@@ -34,17 +35,9 @@ def main(config: ConfigDict, workdir: str) -> None:
     if not FROM.value:
         tell_division(train(config, workdir))
         return
-    given = config_flags.get_override_values(flags.FLAGS["config"])
-    ignored = next((name for name in given if not name.startswith("retrain.")), None)
-    if ignored:
-        raise InputError(
-            f"config.{ignored} is {given[ignored]!r}, but all but config.retrain is that of the run"
-            " in --from_workdir; expected no such flag"
-        )
-    source = config_of(FROM.value)
-    source.unlock()
-    source.name, source.retrain = f"{source.name}_dlsa", config.retrain
-    tell_division(retrain(source.lock(), workdir, FROM.value))
+    cli.check_retrain_alone()
+    both = with_stage_of(config_of(FROM.value), config, "dlsa")
+    tell_division(retrain(both, workdir, FROM.value))
 
 
 if __name__ == "__main__":

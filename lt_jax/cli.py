@@ -53,7 +53,7 @@ def _read_flags(argv: list[str], arguments: bool = False) -> list[str]:
     """Parses the flags, and loads the config, so that its errors come now."""
     try:
         rest = flags.FLAGS(argv)
-        if "config" in flags.FLAGS and not isinstance(flags.FLAGS.config, str):
+        if "config" in flags.FLAGS and not isinstance(flags.FLAGS.config, str | None):
             flags.FLAGS.config.to_dict()  # one that could not be loaded fails here
     except (flags.Error, AttributeError, KeyError, OSError) as error:
         raise InputError(_sentence(error)) from error
@@ -129,11 +129,28 @@ def main(function: Callable[..., None], *, arguments: bool = False) -> None:
         _fail(gone, LEFT_ALONE)
 
 
-def config_flag(default_config: str) -> flags.FlagHolder[ConfigDict]:
+def check_retrain_alone() -> None:
+    """Refuses fields set by ``--config.x=y`` that are those of a finished run, so would do nothing.
+
+    Raises:
+      InputError: naming the first that is not of ``config.retrain``.
+    """
+    from ml_collections import config_flags
+
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    ignored = next((name for name in given if not name.startswith("retrain.")), None)
+    if ignored:
+        raise InputError(
+            f"config.{ignored} is {given[ignored]!r}, but all but config.retrain is that of the run"
+            " in --from_workdir; expected no such flag"
+        )
+
+
+def config_flag(default_config: str | None) -> flags.FlagHolder[ConfigDict]:
     """Defines ``--config=FILE[:STRING]``, whose fields ``--config.x=y`` sets.
 
     Args:
-      default_config: file of the config if none is given.
+      default_config: file of the config if none is given; None for no config.
 
     Returns:
       The flag; a config that cannot be loaded ends the program with one sentence.

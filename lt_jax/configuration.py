@@ -104,6 +104,9 @@ def first_stage(config: Mapping[str, Any]) -> ConfigDict:
 def with_stage(config: Mapping[str, Any], stage: str) -> ConfigDict:
     """The config with another second stage.
 
+    Its batches are at most as large as those of the first, or small sets would see few updates, and
+    the scale of GCL's second stage is two thirds of that of the first, as in its paper.
+
     Args:
       config: of a run.
       stage: one of `lt_jax.two_stage.STAGES`, and after a ``/`` another objective:
@@ -122,6 +125,32 @@ def with_stage(config: Mapping[str, Any], stage: str) -> ConfigDict:
     _, name, objective = split_name(f"cross_entropy/{stage}")
     fields = {**_thawed(config), "retrain": stage_fields(name, objective)}
     fields["name"] = f"{fields['name']}_{stage.replace('/', '_')}"
+    second = fields["retrain"]
+    if "batch_size" in second:
+        second["batch_size"] = min(second["batch_size"], fields["train"]["batch_size"])
+    scales = [t["scale"] for t in fields["objective"]["transforms"].values() if "scale" in t]
+    if name == "gcl" and not objective and scales:
+        second["objective"]["transforms"]["gaussian_cloud"]["scale"] = scales[0] * 2 / 3
+    return _typed(fields).lock()
+
+
+def with_stage_of(config: Mapping[str, Any], other: Mapping[str, Any], name: str) -> ConfigDict:
+    """The config with the second stage of another one.
+
+    Args:
+      config: of a run.
+      other: with a second stage, such as that of a config file, whose recipe suits the data.
+      name: of the second stage, at the end of that of the run.
+
+    Returns:
+      A new, locked `ConfigDict`.
+
+    Example:
+      >>> with_stage_of(base_config("cb_focal"), base_config("crt"), "crt").name
+      'cb_focal_crt'
+    """
+    fields = {**_thawed(config), "retrain": _thawed(other)["retrain"]}
+    fields["name"] = f"{fields['name']}_{name}"
     return _typed(fields).lock()
 
 

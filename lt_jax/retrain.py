@@ -207,7 +207,8 @@ def _check_trained(config: Config, dataset: Dataset, first: Objective) -> None:
         heads = ["cosine" if o.wants_cosines else "linear" for o in (first, second)]
         raise InputError(
             f"config.retrain.method is {method!r}, which keeps the {heads[0]} head of stage 1, but"
-            f" config.retrain.objective needs a {heads[1]} one; use 'crt' for a fresh head"
+            f" config.retrain.objective needs a {heads[1]} one; use 'crt' for a fresh head, after"
+            " which its objective may be named: crt/gcl for that of GCL"
         )
 
 

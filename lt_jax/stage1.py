@@ -142,8 +142,11 @@ def find_stage1(config: Config, folder: str | Path) -> Stage1:
     path = _run_folder(folder)
     there = plain(read_config(path / workdir.CONFIG))
     if there["retrain"]["method"]:
+        first = started_from(path, "")
+        found = f", such as {first}, from which it was made" if first else ""
         raise InputError(
-            f"stage-1 workdir {path} holds a second stage; expected the folder of a first one"
+            f"stage-1 workdir {path} holds a second stage; expected the folder of a first"
+            f" one{found}"
         )
     summary = workdir.required_summary(path, "stage 1")
     _check_same_stage(plain(first_stage(config)), there, path)

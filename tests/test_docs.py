@@ -135,6 +135,9 @@ def test_commands_can_be_given(words):
             continue
         config = module["get_config"](row) if row else module["get_config"]()
         fields = [w.removeprefix("--config.") for w in words if w.startswith("--config.")]
+        if script.stem == "retrain_classifier":
+            fields += [f"retrain.{setting}" for setting in values(words, "set")]
+            assert config.retrain.method
         override(config, fields)
         check_config(config)
     for stage in values(words, "stage"):

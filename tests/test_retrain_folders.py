@@ -55,7 +55,8 @@ def unfinished(ce, crt, folder):
 
 
 def second_stage(ce, crt, folder):
-    return crt.folder, r"holds a second stage; expected the folder of a first one"
+    sentence = rf"second stage; expected the folder of a first one, such as {ce.folder}, from which"
+    return crt.folder, sentence
 
 
 def no_checkpoint(ce, crt, folder):
@@ -151,11 +152,19 @@ def test_other_images_or_classes_under_the_same_name_are_refused(tmp_path):
         (["--from_workdir={none}"], "does not exist; train stage 1 there first"),
         (["--from_workdir={ce}", "--stage=crt", "--seeds=3"], "has seeds [0, 1], and config.seed"),
         (
+            ["--from_workdir={ce}", "--stage=crt", "--config=configs/digits.py:crt"],
+            "--stage=crt and --config are given; expected one of them",
+        ),
+        (
+            ["--from_workdir={ce}", "--config=configs/digits.py:gcl_stage1"],
+            "the config 'gcl_stage1' has no second stage; expected such as --config=configs/dig",
+        ),
+        (
             ["--from_workdir={ce}", "--config.retrain.flow.epochs=3", "--config.train.epochs=3"],
             "config.train.epochs is 3, but all but config.retrain is that of the run",
         ),
     ],
-    ids=["missing", "seeds", "ignored"],
+    ids=["missing", "seeds", "both", "one stage", "ignored"],
 )
 def test_command_line_ends_with_one_sentence_and_status_2(given, sentence, ce, tmp_path):
     """A real process: exit status 2, one line, no traceback, no folder."""

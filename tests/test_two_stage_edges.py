@@ -22,7 +22,7 @@ from shared_runs import _tiny_network  # noqa: F401 (a fixture)
 from tiny_runs import ROOT, Killed, checkpoint, snapshot, tiny
 
 from lt_jax import workdir
-from lt_jax.configuration import base_config, plain, read_config
+from lt_jax.configuration import base_config, plain, read_config, with_stage
 from lt_jax.data.sources import load_source
 from lt_jax.errors import InputError
 from lt_jax.reported import read_reported, reported_for
@@ -31,6 +31,7 @@ from lt_jax.settings import load_configs, override
 from lt_jax.summaries import row_name
 from lt_jax.sweep import plan, run_sweep
 from lt_jax.train import train
+from lt_jax.two_stage import gcl_objective
 
 COUNTS = (60, 40, 30, 20, 10, 10, 10, 10, 10, 0)
 LATE = {
@@ -338,3 +339,16 @@ def test_a_computed_classifier_is_drawn_too(tmp_path, ce):
     config = second("tau_norm", train__picture=True)
     retrain(config, tmp_path, ce.folder)
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_a_second_stage_of_a_run_suits_its_batches_and_its_scale():
+    """Else 312 images were seen in 20 updates, and a scale of 20 followed one of 15."""
+    first = base_config("gcl_stage1")
+    first.train.batch_size, first.objective.transforms.gaussian_cloud.scale = 32, 15.0
+    second = with_stage(first, "gcl").retrain
+    assert second.batch_size == with_stage(first, "crt").retrain.batch_size == 32
+    assert second.objective.transforms.gaussian_cloud.scale == 10.0
+    first.train.batch_size = 1024
+    assert with_stage(first, "crt").retrain.batch_size == 128
+    usual = with_stage(base_config("cosine"), "gcl").retrain.objective
+    assert usual.to_dict() == gcl_objective()
