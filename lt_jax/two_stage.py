@@ -65,6 +65,8 @@ ALIASES = {
     **{name: f"cross_entropy/{name}" for name in STAGES if name not in ("gcl", "finetune")},
 }
 
+_OBJECTIVES = {alias: name for alias, name in ALIASES.items() if "/" not in name}
+
 
 def split_name(name: str) -> tuple[str, str, str]:
     """Objective of stage 1, name of stage 2 and objective of stage 2 of a method's name.
@@ -82,6 +84,8 @@ def split_name(name: str) -> tuple[str, str, str]:
     Example:
       >>> split_name("crt"), split_name("gcl_stage1"), split_name("gcl/crt/balanced_softmax")
       (('cross_entropy', 'crt', ''), ('gcl', '', ''), ('gcl', 'crt', 'balanced_softmax'))
+      >>> split_name("gcl_stage1+class_balanced"), split_name("gcl+class_balanced/gcl")
+      (('gcl+class_balanced', '', ''), ('gcl+class_balanced', 'gcl', ''))
     """
     parts = ALIASES.get(name, name).split("/")
     if len(parts) > 3:
@@ -89,6 +93,8 @@ def split_name(name: str) -> tuple[str, str, str]:
             f"method is {name!r}; expected OBJECTIVE, OBJECTIVE/STAGE2 or"
             " OBJECTIVE/STAGE2/OBJECTIVE2"
         )
+    # Among names joined by + an alias of one stage is its objective.
+    parts[0] = "+".join(_OBJECTIVES.get(part, part) for part in parts[0].split("+"))
     first, stage, second = (*parts, "", "")[:3]
     if stage and stage not in STAGES:
         raise InputError(f"second stage is {stage!r}; expected one of {', '.join(sorted(STAGES))}")
