@@ -13,6 +13,7 @@ from lt_jax.config_checks import check_fields, check_second_stage_values, check_
 from lt_jax.data import DEFAULTS
 from lt_jax.errors import InputError
 from lt_jax.objectives import method_spec
+from lt_jax.objectives.registry import completed_spec
 from lt_jax.two_stage import (
     augment_fields,
     default_fields,
@@ -178,7 +179,7 @@ def read_config(path: Path) -> ConfigDict:
         if isinstance(group, Mapping)
     ):
         raise InputError(f"{path} is not the config of a run")
-    config = _typed(_completed(given, default)).lock()
+    config = _typed(_completed(with_later_options(given), default)).lock()
     check_config(config)
     return config
 
@@ -198,6 +199,28 @@ def all_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     retrain = _thawed(config).get("retrain", {})
     method = retrain.get("method", "") if isinstance(retrain, Mapping) else ""
     return {**_thawed(base_config()), "retrain": default_fields(method)}
+
+
+def with_later_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of an earlier version, with options that came later at their defaults.
+
+    Args:
+      config: as it is in a file.
+
+    Returns:
+      A new dictionary.
+
+    Example:
+      >>> old = {"objective": {"base": "softmax", "transforms": {"scale_logits": {"scale": 9.0}}}}
+      >>> with_later_options(old)["objective"]["transforms"]
+      {'scale_logits': {'scale': 9.0, 'start_epoch': 0.0}}
+    """
+    result = dict(config)
+    if isinstance(config.get("objective"), Mapping):
+        result["objective"] = completed_spec(config["objective"])
+    if isinstance(config.get("retrain"), Mapping):
+        result["retrain"] = with_later_options(config["retrain"])
+    return result
 
 
 def _completed(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from lt_jax.configuration import all_defaults, plain
+from lt_jax.configuration import all_defaults, plain, with_later_options
 from lt_jax.errors import InputError, StorageError
 from lt_jax.files import is_remote, make_folder, write_text
 from lt_jax.processes import all_agree, is_writer
@@ -77,8 +77,8 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
                 )
         return
     try:
-        there = dict(flatten(json.loads(path.read_text())))
-    except (OSError, ValueError) as error:
+        there = dict(flatten(with_later_options(json.loads(path.read_text()))))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
     here = dict(flatten(json.loads(json.dumps(plain(config)))))
     defaults = dict(flatten(json.loads(json.dumps(plain(all_defaults(config))))))

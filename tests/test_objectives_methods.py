@@ -215,13 +215,40 @@ def test_the_two_methods_without_a_plain_function():
         weights[labels] * reference.softmax_cross_entropy(logits, labels),
         rtol=1e-5,
     )
+    own = reference.class_balanced_weights(COUNTS, 0.9999)
     np.testing.assert_allclose(
         in_float32("ldam_drw")[0][:ORDINARY],
-        reference.class_balanced_weights(COUNTS, 0.9999)[labels]
-        * reference.ldam(logits, labels, COUNTS, 0.5, 30.0),
+        own[labels] / own[batch()[1]].mean() * reference.ldam(logits, labels, COUNTS, 0.5, 30.0),
         rtol=1e-5,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("base", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("name", ["class_balanced", "inverse_frequency"])
+def test_normalised_weights_make_a_weighted_mean(name, base):
+    """``sum w l / sum w`` over the rows that count, as PyTorch's cross_entropy(weight=) has it."""
+    logits, labels = (x[:ORDINARY] for x in batch())
+    spec = {"base": base, "transforms": {name: {"normalize": True}}}
+    objective = build_objective(spec, COUNTS)
+    own = {
+        "class_balanced": reference.class_balanced_weights(COUNTS, 0.9999),
+        "inverse_frequency": 1 / COUNTS,
+    }[name][labels]
+    plain = {
+        "softmax": reference.softmax_cross_entropy(logits, labels),
+        "sigmoid": np.logaddexp(0, np.where(np.eye(CLASSES)[labels] > 0, -logits, logits)).sum(1),
+    }[base]
+    for where in (np.arange(ORDINARY) < 5, np.ones(ORDINARY, bool), np.zeros(ORDINARY, bool)):
+
+        def mean(z, where=where):
+            loss, _ = objective.apply(objective.init(), KEY, z, labels, where)
+            return loss.sum() / max(where.sum(), 1)
+
+        loss, gradient = jax.value_and_grad(mean)(jnp.float32(logits))
+        expected = (own * plain)[where].sum() / max(own[where].sum(), 1e-9)
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+        assert np.isfinite(gradient).all()
 
 
 def test_every_method_is_what_its_line_in_the_registry_says():

@@ -58,14 +58,19 @@ def test_defaults_of_what_only_an_objective_has():
     found = defaults(objectives.partial_label_mask)
     assert {k: found[k] for k in masking} == masking
     # Cao et al., NeurIPS 2019: weights from epoch 160 of 200 on.
-    assert method_spec("ldam_drw")["transforms"]["class_balanced"]["start_epoch"] == 160 / 200
+    # Then a weighted mean, as PyTorch's cross_entropy takes it.
+    deferred = method_spec("ldam_drw")["transforms"]["class_balanced"]
+    assert (deferred["start_epoch"], deferred["normalize"]) == (160 / 200, True)
 
 
 def test_a_method_changes_no_default_but_what_it_says():
     """Those with other options than their transforms have by themselves."""
     changed = {n: m.transforms for n, m in METHODS.items() if any(m.transforms.values())}
     assert changed == {
-        "ldam_drw": {"label_distribution_margin": {}, "class_balanced": {"start_epoch": 0.8}},
+        "ldam_drw": {
+            "label_distribution_margin": {},
+            "class_balanced": {"start_epoch": 0.8, "normalize": True},
+        },
         "gcl_angular": {"gaussian_cloud": {"angular": True}},
     }
 

@@ -63,6 +63,24 @@ def test_a_run_of_two_stages_from_before_a_field_goes_on(tmp_path):
         workdir.check_config_matches(second("crt", retrain__augment__color_jitter=0.4), tmp_path)
 
 
+@pytest.mark.parametrize("method", ["cb_focal", "cross_entropy/crt/cb_softmax"])
+def test_a_run_from_before_an_option_of_its_loss_goes_on(method, tmp_path):
+    """The option had its default; a loss that the run did not have is another run's."""
+    config = base_config(method)
+    older = plain(config)
+    for spec in (older["objective"], older["retrain"].get("objective", {})):
+        spec.get("transforms", {}).get("class_balanced", {}).pop("normalize", None)
+    workdir.write_json(tmp_path / workdir.CONFIG, older)
+    workdir.check_config_matches(config, tmp_path)
+    assert plain(read_config(tmp_path / workdir.CONFIG)) == plain(config)
+    group = config.retrain if config.retrain.method else config
+    group.objective.transforms.class_balanced.normalize = True
+    with pytest.raises(InputError, match=r"class_balanced.normalize = False, and this config has"):
+        workdir.check_config_matches(config, tmp_path)
+    with pytest.raises(InputError, match="and this config has"):
+        workdir.check_config_matches(base_config(f"{method}+focal"), tmp_path)
+
+
 def test_empty_class_leaves_no_folder(tmp_path):
     config = second("posthoc_logit_adjustment", data__class_counts=COUNTS)
     train(tiny(replicas=2, data__class_counts=COUNTS), tmp_path / "a")

@@ -81,7 +81,10 @@ METHODS: dict[str, Method] = {
     "ldam": Method("softmax", {"label_distribution_margin": {}}, "Cao et al., NeurIPS 2019"),
     "ldam_drw": Method(
         "softmax",
-        {"label_distribution_margin": {}, "class_balanced": {"start_epoch": 0.8}},
+        {
+            "label_distribution_margin": {},
+            "class_balanced": {"start_epoch": 0.8, "normalize": True},
+        },
         "Cao et al., NeurIPS 2019",
     ),
     "gcl": Method("softmax", {"gaussian_cloud": {}}, "Li, Cheung and Lu, CVPR 2022 (stage 1)"),
@@ -159,6 +162,27 @@ def method_spec(name: str) -> Spec:
             )
         spec["transforms"] |= added["transforms"]
     return copy.deepcopy(spec)
+
+
+def completed_spec(spec: Mapping[str, Any]) -> Spec:
+    """A spec with every option of its transforms: those that came later have their defaults.
+
+    Args:
+      spec: as an earlier version wrote it.
+
+    Returns:
+      A new spec.
+
+    Example:
+      >>> completed_spec({"base": "softmax", "transforms": {"focal": {"gamma": 2.0}}})["transforms"]
+      {'focal': {'gamma': 2.0, 'differentiate_modulator': True, 'start_epoch': 0.0}}
+    """
+    given = spec.get("transforms", {})
+    transforms = {
+        name: {**_transform(name), **options} if name in TRANSFORMS else options
+        for name, options in given.items()
+    }
+    return copy.deepcopy({**spec, "transforms": transforms})
 
 
 def _call(factory: Callable[..., Any], name: str, options: dict[str, Any], data: Spec) -> Any:

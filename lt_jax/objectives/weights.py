@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy.typing as npt
 
 from lt_jax import longtail
@@ -16,7 +17,7 @@ _ALREADY = "that loss has its own modulation of easy entries"
 _NO_NEGATIVES = "its negatives have no entries of their own to weigh against; use inverse_frequency"
 
 
-def _per_class(vector: longtail.Vector, name: str) -> Transform:
+def _per_class(vector: longtail.Vector, name: str, normalize: bool) -> Transform:
     def apply(key: Array, terms: Terms) -> Terms:
         weights = entry_weights(
             constant(vector, terms.logits),
@@ -24,12 +25,24 @@ def _per_class(vector: longtail.Vector, name: str) -> Transform:
             competing=terms.competing,
             single_label=terms.single_label,
         )
+        if normalize:
+            weights = weights / _mean_weight(weights, terms)
         return terms._replace(weights=terms.weights * weights)
 
     return stateless(apply, name=name, stage="weights")
 
 
-def class_balanced(class_counts: npt.ArrayLike, *, beta: float = 0.9999) -> Transform:
+def _mean_weight(weights: Array, terms: Terms) -> Array:
+    """Mean over the rows that count, of the label's weight where classes compete; else of all."""
+    own = jnp.broadcast_to(weights, terms.targets.shape)
+    own = (terms.targets * own).sum(-1) if terms.competing else own.mean(-1)
+    total = jnp.where(terms.where, own, 0.0).sum()
+    return jnp.where(total > 0, total / jnp.maximum(terms.where.sum(), 1), 1.0)
+
+
+def class_balanced(
+    class_counts: npt.ArrayLike, *, beta: float = 0.9999, normalize: bool = False
+) -> Transform:
     """Weighs by the inverse effective number of samples of the class.
 
     With multi-hot labels each entry of class c, positive or negative, is weighed by the class's
@@ -38,6 +51,9 @@ def class_balanced(class_counts: npt.ArrayLike, *, beta: float = 0.9999) -> Tran
     Args:
       class_counts: training images of each class, ``[C]``.
       beta: in [0, 1); 0 weighs all classes alike.
+      normalize: divides by the mean weight of the batch, as the weighted mean of PyTorch's
+        cross-entropy does, so that the loss keeps its size: the mean over a long-tailed batch of
+        weights whose mean over classes is 1 is far below 1. So deferred re-weighting has it.
 
     Returns:
       A transform of the weights.
@@ -47,15 +63,19 @@ def class_balanced(class_counts: npt.ArrayLike, *, beta: float = 0.9999) -> Tran
 
     Source: Cui et al., CVPR 2019; see `lt_jax.losses.class_balanced_focal_loss`.
     """
-    return _per_class(longtail.class_balanced_weights(class_counts, beta), "class_balanced")
+    vector = longtail.class_balanced_weights(class_counts, beta)
+    return _per_class(vector, "class_balanced", normalize)
 
 
-def inverse_frequency(class_counts: npt.ArrayLike, *, power: float = 1.0) -> Transform:
+def inverse_frequency(
+    class_counts: npt.ArrayLike, *, power: float = 1.0, normalize: bool = False
+) -> Transform:
     """Weighs by a power of the inverse class frequency.
 
     Args:
       class_counts: training images of each class, ``[C]``.
       power: 1, or 0.5 for the square root.
+      normalize: divides by the mean weight of the batch, see `class_balanced`.
 
     Returns:
       A transform of the weights.
@@ -63,7 +83,8 @@ def inverse_frequency(class_counts: npt.ArrayLike, *, power: float = 1.0) -> Tra
     Raises:
       InputError: for bad counts or a power that is not finite.
     """
-    return _per_class(longtail.inverse_frequency_weights(class_counts, power), "inverse_frequency")
+    vector = longtail.inverse_frequency_weights(class_counts, power)
+    return _per_class(vector, "inverse_frequency", normalize)
 
 
 def focal(*, gamma: float = 1.0, differentiate_modulator: bool = True) -> Transform:
