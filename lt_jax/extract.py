@@ -27,7 +27,7 @@ FACTS = "features.json"
 
 
 def extract_features(
-    from_folder: str | Path,
+    from_workdir: str | Path,
     out: str | Path,
     *,
     weights: str = "last",
@@ -41,7 +41,7 @@ def extract_features(
     Start it again to go on where it was stopped.
 
     Args:
-      from_folder: of a finished run of one stage, or of two, whose first is taken.
+      from_workdir: of a finished run of one stage, or of two, whose first is taken.
       out: where to; made if need be.
       weights: ``"last"`` or ``"best_on_validation"``.
       shard_size: examples in a file.
@@ -59,10 +59,10 @@ def extract_features(
         raise InputError(f"shard_size is {shard_size!r}; expected at least 1")
     if weights not in ("last", "best_on_validation"):
         raise InputError(f"weights is {weights!r}; expected 'last' or 'best_on_validation'")
-    config = config_of(from_folder)
+    config = config_of(from_workdir)
     with config.unlocked():
         config.data.update(settings or {})
-    stage1 = find_stage1(config, from_folder)
+    stage1 = find_stage1(config, from_workdir)
     dataset = load_dataset(config["data"])
     check_same_images(stage1, dataset)
     if weights == "best_on_validation" and not len(dataset.validation_labels):

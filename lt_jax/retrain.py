@@ -15,7 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lt_jax import sharding, workdir
+from lt_jax import sharding
+from lt_jax import workdir as workdirs
 from lt_jax.assembly import Task, assemble, make_training
 from lt_jax.build import make_model, make_objective
 from lt_jax.classifiers import frozen_network, scaled_logits
@@ -50,11 +51,11 @@ Array = jax.Array
 Tree = Any
 
 
-@workdir.until_done()
+@workdirs.until_done()
 def retrain(
     config: Config,
-    folder: str | Path,
-    from_folder: str | Path,
+    workdir: str | Path,
+    from_workdir: str | Path,
     *,
     dataset: Dataset | None = None,
 ) -> dict[str, Any] | None:
@@ -66,8 +67,8 @@ def retrain(
     Args:
       config: as for `lt_jax.train.train`, with a second stage; its other fields say what stage 1
         must have been. `lt_jax.configuration.read_config` reads those of a run.
-      folder: of the second stage: checkpoints, metrics, summary and picture.
-      from_folder: of the run of stage 1; nothing in it is changed.
+      workdir: folder of the second stage: checkpoints, metrics, summary and picture.
+      from_workdir: folder of the run of stage 1; nothing in it is changed.
       dataset: of ``config.data``, if it has been loaded already.
 
     Returns:
@@ -83,21 +84,21 @@ def retrain(
 
         config = base_config("cross_entropy/crt")
         train(first_stage(config), "runs/ce")
-        summary = retrain(config, "runs/crt", from_folder="runs/ce")
+        summary = retrain(config, "runs/crt", from_workdir="runs/ce")
     """
     check_config(config)
-    path = folder_of(folder)
-    stage1 = find_stage1(config, from_folder)
+    path = folder_of(workdir)
+    stage1 = find_stage1(config, from_workdir)
     if path == stage1.folder.parent or path.is_relative_to(stage1.folder):
         raise InputError(f"workdir {path} is that of stage 1; choose another for stage 2")
-    workdir.check_config_matches(config, path)
+    workdirs.check_config_matches(config, path)
     check_same_start(path, stage1)
-    done = workdir.finished_summary(path)
+    done = workdirs.finished_summary(path)
     if done is not None:
         say(f"the run in {path} has finished already; nothing was changed.")
         return done
     dataset = load_dataset(config["data"]) if dataset is None else dataset
-    stage = start_second_stage(config, path, from_folder, dataset)
+    stage = start_second_stage(config, path, from_workdir, dataset)
     method = config["retrain"]["method"]
     if method in DIVIDED:
         return divide_and_classify(stage)
@@ -105,14 +106,14 @@ def retrain(
 
 
 def start_second_stage(
-    config: Config, path: Path, from_folder: str | Path, dataset: Dataset
+    config: Config, path: Path, from_workdir: str | Path, dataset: Dataset
 ) -> SecondStage:
     """What the second stage starts from, once it has been checked against the first.
 
     Args:
       config: of both stages.
       path: folder of the second.
-      from_folder: of the first, which has finished.
+      from_workdir: of the first, which has finished.
       dataset: of both.
 
     Returns:
@@ -121,11 +122,11 @@ def start_second_stage(
     Raises:
       InputError: if the first is another one than the config says, or the second could not run.
     """
-    stage1 = find_stage1(config, from_folder)
+    stage1 = find_stage1(config, from_workdir)
     check_same_images(stage1, dataset)
     check_second_stage(config, dataset)
     frozen = load_frozen(stage1, dataset, config["retrain"]["weights"])
-    facts = {"stage1": describe(stage1, from_folder)}
+    facts = {"stage1": describe(stage1, from_workdir)}
     return SecondStage(config, path, dataset, stage1, frozen, facts)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lt_jax import workdir
+from lt_jax import workdir as workdirs
 from lt_jax.configuration import check_config, first_stage
 from lt_jax.data import Dataset, load_dataset
 from lt_jax.files import folder_of
@@ -21,17 +21,17 @@ from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.writers import say
 
 
-@workdir.until_done()
+@workdirs.until_done()
 def train(
-    config: Config, folder: str | Path, *, dataset: Dataset | None = None
+    config: Config, workdir: str | Path, *, dataset: Dataset | None = None
 ) -> dict[str, Any] | None:
     """Trains what a config describes, or goes on where an earlier call stopped.
 
     Args:
       config: from `lt_jax.configuration.base_config`, with fields changed.
-      folder: of the run: checkpoints, metrics, summary and picture. One that already holds the
-        finished run of this config is left as it is. A run of two stages has them in the folders
-        ``stage1`` and ``stage2`` of it.
+      workdir: folder of the run: checkpoints, metrics, summary and picture. One that already
+        holds the finished run of this config is left as it is. A run of two stages has them in the
+        folders ``stage1`` and ``stage2`` of it.
       dataset: of ``config.data``, if it has been loaded already.
 
     Returns:
@@ -54,35 +54,35 @@ def train(
         summary = train(config, "runs/digits_cb_focal")
     """
     check_config(config)
-    path = folder_of(folder)
-    workdir.check_config_matches(config, path)
-    done = workdir.finished_summary(path)
+    path = folder_of(workdir)
+    workdirs.check_config_matches(config, path)
+    done = workdirs.finished_summary(path)
     if done is not None:
         say(f"the run in {path} has finished already; nothing was changed.")
         return done
     if config["retrain"]["method"]:
         return _two_stages(config, path, dataset)
     run = prepare(config, path, dataset)
-    return workdir.claim(config, path) or carry_out(run)
+    return workdirs.claim(config, path) or carry_out(run)
 
 
 def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str, Any] | None:
     """Both stages, each resumable; the summary is that of the second."""
     dataset = load_dataset(config["data"]) if dataset is None else dataset
     check_second_stage(config, dataset)
-    first, folder = first_stage(config), path / workdir.STAGE1
-    if workdir.finished_summary(folder) is None:
-        workdir.check_config_matches(first, folder)
+    first, folder = first_stage(config), path / workdirs.STAGE1
+    if workdirs.finished_summary(folder) is None:
+        workdirs.check_config_matches(first, folder)
         run = prepare(first, folder, dataset)
-        done = workdir.claim(config, path)
+        done = workdirs.claim(config, path)
         if done is not None:
             return done
-        if workdir.claim(first, folder) is None and carry_out(run) is None:
+        if workdirs.claim(first, folder) is None and carry_out(run) is None:
             return None
-    done = workdir.claim(config, path)
+    done = workdirs.claim(config, path)
     if done is not None:
         return done
-    summary = retrain(config, path / workdir.STAGE2, folder, dataset=dataset)
+    summary = retrain(config, path / workdirs.STAGE2, folder, dataset=dataset)
     if summary is not None:
-        workdir.write_json(path / workdir.SUMMARY, summary)
+        workdirs.write_json(path / workdirs.SUMMARY, summary)
     return summary
