@@ -9,6 +9,7 @@ for one seed on 2 CPU cores. Scores of nine methods, five seeds each: results/di
 from ml_collections import ConfigDict
 
 from lt_jax.configuration import base_config
+from lt_jax.two_stage import KNOB_VALUES
 
 
 def get_config(method: str = "cross_entropy") -> ConfigDict:
@@ -49,9 +50,9 @@ def get_config(method: str = "cross_entropy") -> ConfigDict:
 def _second_stage(retrain: ConfigDict) -> None:
     """Smaller batches for few images; knobs are chosen among these on validation."""
     if "tau" in retrain:
-        retrain.tau = tuple(k / 8 for k in range(17))
+        retrain.tau = KNOB_VALUES["tau"]
     elif "features" in retrain:
-        retrain.features = ("plain", "unit", "centred_unit")
+        retrain.features = KNOB_VALUES["features"]
     elif "cascade" in retrain:
         retrain.cascade.depth = 2
         retrain.flow.num_clusters = 20  # of 312 samples, of which a third come to no block
@@ -61,5 +62,8 @@ def _second_stage(retrain: ConfigDict) -> None:
         retrain.batch_size = 32
         retrain.augment.mixup_alpha = 0.0  # so that features are computed once
         retrain.optimizer.schedule = "cosine"
-        if "gaussian_cloud" in retrain.objective.transforms:
-            retrain.objective.transforms.gaussian_cloud.scale = 10.0
+        transforms = retrain.objective.transforms
+        if "gaussian_cloud" in transforms:
+            transforms.gaussian_cloud.scale = 10.0
+        if "scale_logits" in transforms:
+            transforms.scale_logits.scale = 15.0

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
+from lt_jax.two_stage import KNOB_VALUES
 
 SWEEPS = {"all": ("cross_entropy", "balanced_softmax", "crt", "tau_norm", "dlsa")}
 
@@ -43,7 +44,7 @@ def get_config(row: str = "features,dlsa") -> ConfigDict:
     config.train.epochs = 60
     config.train.batch_size = 128
     if "tau" in config.retrain:
-        config.retrain.tau = tuple(k / 8 for k in range(17))
+        config.retrain.tau = KNOB_VALUES["tau"]
     elif "cascade" not in config.retrain and config.retrain.method:
         config.retrain.epochs = 30
     return config

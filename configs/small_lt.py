@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
+from lt_jax.two_stage import KNOB_VALUES
 
 CROP = {"fashion_mnist": 1, "cifar10": 2, "cifar100": 2}
 SAMPLING = {
@@ -157,9 +158,9 @@ def _second_stage(config: ConfigDict) -> None:
     if "cascade" in retrain:
         _division(config)
     elif "tau" in retrain:
-        retrain.tau = tuple(k / 8 for k in range(17))
+        retrain.tau = KNOB_VALUES["tau"]
     elif "features" in retrain:
-        retrain.features = ("plain", "unit", "centred_unit")
+        retrain.features = KNOB_VALUES["features"]
     else:
         retrain.epochs = 20
         retrain.batch_size = 32

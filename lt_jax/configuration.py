@@ -18,8 +18,10 @@ from lt_jax.two_stage import (
     augment_fields,
     default_fields,
     optimizer_fields,
+    scale_of,
     split_name,
     stage_fields,
+    suit,
 )
 
 
@@ -83,7 +85,8 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
         }
     )
     config.objective = _typed(method_spec(objective))
-    config.retrain = _typed(stage_fields(stage, second_objective))
+    cosines = scale_of(plain(config.objective)) is not None
+    config.retrain = _typed(stage_fields(stage, second_objective, cosines=cosines))
     return config.lock()
 
 
@@ -103,10 +106,7 @@ def first_stage(config: Mapping[str, Any]) -> ConfigDict:
 
 
 def with_stage(config: Mapping[str, Any], stage: str) -> ConfigDict:
-    """The config with another second stage.
-
-    Its batches are at most as large as those of the first, or small sets would see few updates, and
-    the scale of GCL's second stage is two thirds of that of the first, as in its paper.
+    """The config with another second stage, whose defaults suit it: see `lt_jax.two_stage.suit`.
 
     Args:
       config: of a run.
@@ -124,14 +124,11 @@ def with_stage(config: Mapping[str, Any], stage: str) -> ConfigDict:
       'gcl_stage1_ncm'
     """
     _, name, objective = split_name(f"cross_entropy/{stage}")
-    fields = {**_thawed(config), "retrain": stage_fields(name, objective)}
+    fields = _thawed(config)
+    cosines = scale_of(fields["objective"]) is not None
+    fields["retrain"] = stage_fields(name, objective, cosines=cosines)
     fields["name"] = f"{fields['name']}_{stage.replace('/', '_')}"
-    second = fields["retrain"]
-    if "batch_size" in second:
-        second["batch_size"] = min(second["batch_size"], fields["train"]["batch_size"])
-    scales = [t["scale"] for t in fields["objective"]["transforms"].values() if "scale" in t]
-    if name == "gcl" and not objective and scales:
-        second["objective"]["transforms"]["gaussian_cloud"]["scale"] = scales[0] * 2 / 3
+    suit(fields["retrain"], fields)
     return _typed(fields).lock()
 
 

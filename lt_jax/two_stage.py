@@ -20,6 +20,8 @@ NCM_FEATURES = ("plain", "unit", "centred_unit")
 # Transforms that make up for the counts of the training set, by a prior or by weights.
 _BALANCING = {"logit_adjustment", "class_balanced", "inverse_frequency", "positive_weight"}
 _KNOBS: Fields = {"tau": (1.0,), "features": ("centred_unit",)}
+# Values of them among which validation may choose.
+KNOB_VALUES: Fields = {"tau": tuple(k / 8 for k in range(17)), "features": NCM_FEATURES}
 
 
 class Stage(NamedTuple):
@@ -182,7 +184,7 @@ def gcl_objective() -> Fields:
     return spec
 
 
-def stage_fields(stage: str, objective: str = "") -> Fields:
+def stage_fields(stage: str, objective: str = "", *, cosines: bool = False) -> Fields:
     """The fields ``config.retrain`` of a named second stage.
 
     Args:
@@ -190,6 +192,7 @@ def stage_fields(stage: str, objective: str = "") -> Fields:
       objective: what to train the classifier with instead of the stage's own: a name for
         `lt_jax.objectives.method_spec`. One that balances the classes itself, such as balanced
         softmax, sees the images as often as they are: balanced sampling would do it twice.
+      cosines: whether the head of stage 1 takes them, as those stages then do that keep it.
 
     Returns:
       New nested dictionaries.
@@ -211,8 +214,44 @@ def stage_fields(stage: str, objective: str = "") -> Fields:
         fields[name] = {**fields[name], **change} if isinstance(change, dict) else change
     if stage == "gcl":
         fields["objective"] = gcl_objective()
+    elif cosines and kind in ("lws", "finetune"):
+        fields["objective"] = method_spec("cosine")
     if objective:
         fields["objective"] = method_spec(objective)
         if not _BALANCING.isdisjoint(fields["objective"]["transforms"]):
             fields["sampling"]["scheme"] = "instance"
     return fields
+
+
+def scale_of(objective: Fields) -> float | None:
+    """What the spec of an objective multiplies cosines by; None if it does not take cosines.
+
+    Example:
+      >>> scale_of(method_spec("gcl")), scale_of(method_spec("cross_entropy"))
+      (30.0, None)
+    """
+    scales = [t["scale"] for t in objective["transforms"].values() if "scale" in t]
+    return scales[0] if scales else None
+
+
+def suit(second: Fields, first: Fields) -> None:
+    """Makes a stage with its defaults one for a given run.
+
+    Batches are at most as large as those of the first stage, or small sets would see few updates;
+    cosines have its scale, GCL's clouds two thirds of it, as in its paper; knobs are chosen among
+    `KNOB_VALUES` if there is a validation split.
+
+    Args:
+      second: from `stage_fields`; changed in place.
+      first: all fields of the config of the run.
+    """
+    if "batch_size" in second:
+        second["batch_size"] = min(second["batch_size"], first["train"]["batch_size"])
+        scale, transforms = scale_of(first["objective"]), second["objective"]["transforms"]
+        if scale and second["method"] == "finetune" and "gaussian_cloud" in transforms:
+            transforms["gaussian_cloud"]["scale"] = scale * 2 / 3
+        elif scale and second["method"] in ("lws", "finetune") and "scale_logits" in transforms:
+            transforms["scale_logits"]["scale"] = scale
+    validates = ("validation_size", "validation_split", "validation_list")
+    if any(first["data"][name] for name in validates):
+        second |= {name: values for name, values in KNOB_VALUES.items() if name in second}

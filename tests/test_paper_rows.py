@@ -144,7 +144,8 @@ def test_late_reweighting_starts_after_four_fifths_of_any_training(file, row):
     config = runpy.run_path(str(ROOT / f"configs/{file}.py"))["get_config"](row)
     for epochs in (config.train.epochs, 50):  # as configured, and changed on the command line
         objective = build_objective(config.objective, [90, 10], epochs=epochs)
-        logits, labels = jnp.array([[0.5, -0.5]]), jnp.array([1])
+        # Of both classes, as weights are compared with their mean.
+        logits, labels = jnp.array([[0.5, -0.5], [0.5, -0.5]]), jnp.array([1, 0])
         state, losses = objective.init(), []
         apply = jax.jit(objective.apply)
         for _ in range(epochs):
