@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from lt_jax import workdir
+from lt_jax.assembly import seeds_of
 from lt_jax.configuration import check_config, first_stage, plain
 from lt_jax.data import Dataset, load_dataset
 from lt_jax.errors import InputError, NonFiniteError
@@ -88,7 +89,8 @@ def check(rows: Sequence[Row], folder: Path) -> Dataset | None:
       The data set of all rows; None if all have finished.
 
     Raises:
-      InputError: naming the row, or two that are on different data and so make no table.
+      InputError: naming the row, or two that make no table, as they are on different data or have
+        other seeds.
     """
     data = plain(rows[0].config)["data"]
     for row in rows:
@@ -96,6 +98,12 @@ def check(rows: Sequence[Row], folder: Path) -> Dataset | None:
             raise InputError(
                 f"rows {rows[0].name!r} and {row.name!r} are on different data; expected one table"
                 " for each"
+            )
+        if seeds_of(row.config) != seeds_of(rows[0].config):
+            raise InputError(
+                f"rows {rows[0].name!r} and {row.name!r} have the seeds"
+                f" {list(seeds_of(rows[0].config))} and {list(seeds_of(row.config))}; expected the"
+                " same, as rows are compared seed by seed"
             )
     own = [row for row in rows if not row.same_as]
     for row in own:

@@ -247,6 +247,12 @@ def test_other_numbers_outside_their_range():
             "sampling scheme is 'fair'; expected one of instance, class, square_root",
         ),
         (lambda: longtail.inverse_frequency_weights([5, 1], np.inf), "power is inf"),
+        (lambda: longtail.inverse_frequency_weights([5000, 10], 400), "power is 400; expected one"),
+        (
+            lambda: longtail.positive_weights([5000, 10], power=400),
+            "power is 400; expected one of w",
+        ),
+        (lambda: longtail.long_tailed_indices([0, 1], [1, 1], -1), "seed is -1; expected a whole"),
         (lambda: longtail.label_distribution_margins([5, 1], -0.5), "max_margin is -0.5"),
         (lambda: longtail.label_distribution_margins([5, 1], np.nan), "max_margin is nan"),
     ):

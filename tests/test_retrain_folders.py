@@ -59,6 +59,12 @@ def second_stage(ce, crt, folder):
     return crt.folder, sentence
 
 
+def tuning(ce, crt, folder):
+    (folder / "tuned").mkdir()
+    (folder / "tuned/config.json").write_text('{"tune": {"objective.x.beta": [0.9, 0.99]}}')
+    return folder / "tuned", r"tuned compared values on validation; expected the folder of a run"
+
+
 def no_checkpoint(ce, crt, folder):
     copied = Path(shutil.copytree(ce.folder, folder / "gone"))
     shutil.rmtree(copied / "checkpoints/6")
@@ -90,6 +96,7 @@ def emptied_checkpoint(ce, crt, folder):
         unreadable,
         unfinished,
         second_stage,
+        tuning,
         no_checkpoint,
         truncated_checkpoint,
         emptied_checkpoint,

@@ -113,6 +113,15 @@ def test_rows_on_different_images_make_no_table(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("change", [{"seed": 1}, {"replicas": 2}])
+def test_rows_of_other_seeds_make_no_table(change, tmp_path):
+    """They would be trained, and then could not be compared seed by seed."""
+    a, b = tiny(train__epochs=1), tiny(train__epochs=1, **change)
+    with pytest.raises(InputError, match=r"rows 'a' and 'b' have the seeds \[0\] and \["):
+        run_sweep({"a": a, "b": b}, tmp_path / "s", lambda s: None)
+    assert not (tmp_path / "s").exists()
+
+
 @pytest.mark.parametrize("text", [b"a,b\n1,2\n", b"\xff\xfe\x00"])
 def test_reported_file_is_checked_when_read(tmp_path, text):
     (tmp_path / "r.csv").write_bytes(text)

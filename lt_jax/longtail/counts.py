@@ -185,13 +185,16 @@ def long_tailed_indices(
       Sorted indices into ``labels``, int64 ``[sum(counts)]``.
 
     Raises:
-      InputError: if a class has fewer examples than are asked for, or a label is not in [0, C).
+      InputError: if a class has fewer examples than are asked for, a label is not in [0, C), or
+        the seed is no whole number of at least 0.
 
     Example:
       >>> long_tailed_indices([0, 0, 0, 1, 1, 1], [3, 1], seed=0)[:3]
       array([0, 1, 2])
     """
     wanted = check_class_counts(counts).astype(np.int64)
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise InputError(f"seed is {seed!r}; expected a whole number of at least 0")
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(

@@ -163,7 +163,11 @@ def positive_weights(
     counts = check_class_counts(class_counts)
     total = total_examples(counts, num_examples)
     varies = (counts > 0) & (counts < total)
-    return np.where(varies, (total - counts) / np.maximum(counts, 1.0), 1.0) ** power
+    with np.errstate(over="ignore"):
+        weights = np.where(varies, (total - counts) / np.maximum(counts, 1.0), 1.0) ** power
+    if not (np.isfinite(weights) & (weights > 0)).all():
+        raise InputError(f"power is {power!r}; expected one of which weights stay finite")
+    return weights
 
 
 def log_prior(class_counts: npt.ArrayLike) -> Vector:
