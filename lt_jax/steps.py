@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from lt_jax import augment
 from lt_jax.metrics import Scoring
-from lt_jax.objectives import Objective
+from lt_jax.objectives import Objective, mixed_loss
 from lt_jax.packing import packing
 from lt_jax.sharding import split_batch
 from lt_jax.state import Network, TrainState
@@ -96,18 +96,12 @@ def _loss(
     labels: Array,
     lam: Array | None,
 ) -> tuple[Array, Any]:
-    """Mean loss of a batch; if it is mixed, with share `lam`, it has both sets of labels.
-
-    Mixed images take the losses of both label sets, each with its own randomness, in one call of
-    the objective, so that its state counts one step.
-    """
+    """Mean loss of a batch; if it is mixed, with share `lam`, it has both sets of labels."""
     if lam is None:
         loss, new = objective.apply(state.objective, key, logits, labels)
-        return loss.mean(), new
-    both = jnp.concatenate([logits, logits])
-    loss, new = objective.apply(state.objective, key, both, labels)
-    first, second = jnp.split(loss, 2)
-    return (lam * first + (1.0 - lam) * second).mean(), new
+    else:
+        loss, new = mixed_loss(objective, state.objective, key, logits, labels, lam)
+    return loss.mean(), new
 
 
 def _are_pixels(inputs: Array) -> bool:

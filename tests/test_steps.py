@@ -108,3 +108,24 @@ def test_a_transform_that_never_starts_is_told(tmp_path, capsys, start, told):
     prepare(config, tmp_path)
     sentence = f"class_balanced starts with epoch {start:g} of 2, so never; a start_epoch of 0.8"
     assert (sentence in capsys.readouterr().err) == told
+
+
+def test_losses_of_mixed_images_are_those_of_both_labels():
+    """Each with its own cloud, without rows of padding, and counted as one step."""
+    counts, key = [90, 30, 9, 3], jax.random.key(3)
+    objective = objectives.chain(
+        objectives.gaussian_cloud(counts, margin=0.1, scale=8.0),
+        objectives.deferred(objectives.class_balanced(counts), 1),
+        base=objectives.softmax_cross_entropy,
+    )
+    own, partner = np.array([0, 1, 2, 3, 0]), np.array([3, 3, 1, 0, 2])
+    where, lam = np.array([True] * 4 + [False]), np.linspace(0, 1, 5)
+    arguments = (objective.init(), key, jnp.tanh(LOGITS), np.concatenate([own, partner]), lam)
+    loss, state = objectives.mixed_loss(objective, *arguments, where)
+    apart, _ = objective.apply(
+        objective.init(), key, jnp.tile(jnp.tanh(LOGITS), (2, 1)), arguments[3], np.tile(where, 2)
+    )
+    expected = lam * apart[:5] + (1 - lam) * apart[5:]
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    assert loss[4] == 0
+    assert state[1].step == 1

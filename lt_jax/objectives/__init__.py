@@ -17,6 +17,7 @@ from lt_jax.objectives.logits import (
     seesaw,
 )
 from lt_jax.objectives.masks import PartialLabelState, equalization, partial_label_mask
+from lt_jax.objectives.mixing import mixed_loss
 from lt_jax.objectives.registry import (
     BASES,
     METHODS,
@@ -59,6 +60,7 @@ __all__ = [
     "label_distribution_margin",
     "logit_adjustment",
     "method_spec",
+    "mixed_loss",
     "negative_tolerant",
     "partial_label_mask",
     "positive_weight",
