@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from lt_jax.dlsa import CascadeOptions, FlowOptions, HeadOptions
 from lt_jax.errors import InputError
 from lt_jax.objectives import method_spec
+from lt_jax.objectives.registry import balances
 
 Fields = dict[str, Any]
 
@@ -17,8 +18,6 @@ POST_HOC = {"tau_norm": "tau", "ncm": "features", "logit_adjustment": "tau"}
 DIVIDED = ("dlsa",)  # several, of the parts of a divided set
 KINDS = (*TRAINED, *POST_HOC, *DIVIDED)
 NCM_FEATURES = ("plain", "unit", "centred_unit")
-# Transforms that make up for the counts of the training set, by a prior or by weights.
-_BALANCING = {"logit_adjustment", "class_balanced", "inverse_frequency", "positive_weight"}
 _KNOBS: Fields = {"tau": (1.0,), "features": ("centred_unit",)}
 # Values of them among which validation may choose.
 KNOB_VALUES: Fields = {"tau": tuple(k / 8 for k in range(17)), "features": NCM_FEATURES}
@@ -218,7 +217,7 @@ def stage_fields(stage: str, objective: str = "", *, cosines: bool = False) -> F
         fields["objective"] = method_spec("cosine")
     if objective:
         fields["objective"] = method_spec(objective)
-        if not _BALANCING.isdisjoint(fields["objective"]["transforms"]):
+        if balances(fields["objective"]):
             fields["sampling"]["scheme"] = "instance"
     return fields
 

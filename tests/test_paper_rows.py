@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from tiny_runs import ROOT
 
-from lt_jax.objectives import build_objective
+from lt_jax.objectives import METHODS, TRANSFORMS, Method, build_objective
+from lt_jax.objectives.core import stateless
+from lt_jax.two_stage import stage_fields
 
 CIFAR = runpy.run_path(str(ROOT / "configs/cifar_lt.py"))["get_config"]
 PHOTOGRAPHS = runpy.run_path(str(ROOT / "configs/photographs.py"))["get_config"]
@@ -170,3 +172,26 @@ def test_classes_are_balanced_once(method, scheme):
     """By the sampler or by the objective: both would make rare classes too likely."""
     config = runpy.run_path(str(ROOT / "configs/digits.py"))["get_config"](method)
     assert config.retrain.sampling.scheme == scheme
+
+
+@pytest.mark.parametrize(("balancing", "scheme"), [(True, "instance"), (False, "class")])
+def test_a_transform_of_ones_own_says_whether_it_balances(balancing, scheme, monkeypatch):
+    """Its images are drawn by class only if it has no prior of its own, also when it starts late.
+
+    It reads the counts, and has an option without a default, as a factory may.
+    """
+
+    def own(class_counts, *, update_every):
+        prior = jnp.log(jnp.asarray(class_counts) / sum(class_counts)) / update_every
+        return stateless(
+            lambda key, terms: terms._replace(logits=terms.logits + prior),
+            name="own",
+            stage="logits",
+            balances=balancing,
+        )
+
+    monkeypatch.setitem(TRANSFORMS, "own", own)
+    method = Method("softmax", {"own": {"start_epoch": 0.8}}, "")
+    monkeypatch.setitem(METHODS, "own_deferred", method)
+    for name in ("cross_entropy+own", "own_deferred"):
+        assert stage_fields("crt", name)["sampling"]["scheme"] == scheme

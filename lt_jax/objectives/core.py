@@ -61,6 +61,8 @@ class Transform(NamedTuple):
       apply: ``(state, key, terms) -> (terms, state)``.
       scale: what it multiplies the logits by; other than 1 only for cosines.
       wants_cosines: whether it only makes sense on cosine logits.
+      balances: whether it makes up for the class counts by a prior or weights, so that images drawn
+        by class would do it twice; see `lt_jax.two_stage.stage_fields`.
       refuses: names of bases and transforms it does not combine with, each with the reason.
       only_single_label: why it means nothing where an example may have several labels; empty if it
         does.
@@ -74,6 +76,7 @@ class Transform(NamedTuple):
     apply: Callable[[State, Array, Terms], tuple[Terms, State]]
     scale: float = 1.0
     wants_cosines: bool = False
+    balances: bool = False
     refuses: tuple[tuple[str, str], ...] = ()
     only_single_label: str = ""
     report: Callable[[State], Report] = lambda state: {}

@@ -133,6 +133,7 @@ def logit_adjustment(class_counts: npt.ArrayLike, *, tau: float = 1.0) -> Transf
         ),
         name="logit_adjustment",
         stage="logits",
+        balances=True,
         only_single_label=_EXCLUSIVE,
     )
 

@@ -195,6 +195,40 @@ def _call(factory: Callable[..., Any], name: str, options: dict[str, Any], data:
     return factory(**options, **{k: v for k, v in data.items() if k in known})
 
 
+def _built(name: str, options: Spec, data: Spec, steps_per_epoch: int) -> Transform:
+    """The transform of that name, as if it acted from the start."""
+    factory = _lookup(TRANSFORMS, name, "loss transform")
+    options = {option: value for option, value in options.items() if option != "start_epoch"}
+    if "update_every" in inspect.signature(factory).parameters:
+        options["update_every"] = options.get("update_every") or steps_per_epoch
+    return _call(factory, name, options, data)
+
+
+def balances(spec: Mapping[str, Any]) -> bool:
+    """Whether an objective makes up for the class counts by itself, by a prior or by weights.
+
+    Each transform says so; its factory is asked with made-up counts, as there need not be data yet.
+
+    Args:
+      spec: see the top of this module.
+
+    Returns:
+      True if one of its transforms `balances`.
+
+    Raises:
+      InputError: for an unknown name or option, or a number outside its range.
+
+    Example:
+      >>> [balances(method_spec(name)) for name in ("softmax_focal", "ldam_drw")]
+      [False, True]
+    """
+    data = {"class_counts": (2, 1), "num_examples": None}
+    return any(
+        _built(name, dict(options or {}), data, steps_per_epoch=1).balances
+        for name, options in spec.get("transforms", {}).items()
+    )
+
+
 def build_objective(
     spec: Mapping[str, Any],
     class_counts: npt.ArrayLike,
@@ -235,12 +269,8 @@ def build_objective(
     # By name, as a ConfigDict has them: a spec means the same in a config and outside.
     for name, given in sorted(spec.get("transforms", {}).items()):
         options = dict(given or {})
-        factory = _lookup(TRANSFORMS, name, "loss transform")
-        start_epoch = options.pop("start_epoch", 0)
-        if "update_every" in inspect.signature(factory).parameters:
-            options["update_every"] = options.get("update_every") or steps_per_epoch
-        transform = _call(factory, name, options, data)
-        start = _start(name, start_epoch, epochs)
+        transform = _built(name, options, data, steps_per_epoch)
+        start = _start(name, options.get("start_epoch", 0), epochs)
         if start:
             transform = deferred(transform, round(start * steps_per_epoch))
         transforms.append(transform)

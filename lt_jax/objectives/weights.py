@@ -29,7 +29,7 @@ def _per_class(vector: longtail.Vector, name: str, normalize: bool) -> Transform
             weights = weights / _mean_weight(weights, terms)
         return terms._replace(weights=terms.weights * weights)
 
-    return stateless(apply, name=name, stage="weights")
+    return stateless(apply, name=name, stage="weights", balances=True)
 
 
 def _mean_weight(weights: Array, terms: Terms) -> Array:
@@ -145,7 +145,7 @@ def positive_weight(
         return terms._replace(weights=terms.weights * weights)
 
     refuses = (("softmax", _NO_NEGATIVES),)
-    return stateless(apply, name="positive_weight", stage="weights", refuses=refuses)
+    return stateless(apply, name="positive_weight", stage="weights", balances=True, refuses=refuses)
 
 
 def rebalanced(
