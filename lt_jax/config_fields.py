@@ -60,11 +60,13 @@ CANVAS = {
 }
 SAMPLING = {
     "scheme": "which images an epoch trains on: ``instance`` (all, once), or drawn by ``class``,"
-    " ``square_root``, ``progressive``, ``effective_number``, ``class_based_effective_number``;"
-    " see `lt_jax.longtail.sampling_probabilities`",
+    " ``square_root``, ``progressive``, ``effective_number``, ``class_based_effective_number``,"
+    " ``power``; see `lt_jax.longtail.sampling_probabilities`",
     "beta": "of the effective-number schemes",
     "beta_spread": "what is added to ``beta`` for the rarest class, of"
     " ``class_based_effective_number``",
+    "power": "of ``power``: classes are drawn in proportion to their counts to this power; 1 as in"
+    " ``instance``, 0 in ``class``, 0.5 in ``square_root``, below 0 rare ones more often",
 }
 AUGMENT = {
     "random_resized_crop": "of streamed images: the smallest share of the area that a random crop"

@@ -18,6 +18,7 @@ from lt_jax.two_stage import (
     augment_fields,
     default_fields,
     optimizer_fields,
+    sampling_fields,
     scale_of,
     split_name,
     stage_fields,
@@ -55,7 +56,7 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
             "replicas": 1,
             "replica_mode": "auto",
             "data": {**_thawed(DEFAULTS), "imbalance": 50.0, "validation_size": 150},
-            "sampling": {"scheme": "instance", "beta": 0.9999, "beta_spread": 1e-5},
+            "sampling": sampling_fields("instance"),
             "augment": augment_fields(),
             "model": {
                 "name": "small",

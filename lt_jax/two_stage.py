@@ -136,7 +136,7 @@ def default_fields(kind: str) -> Fields:
             "epochs": 10,
             "batch_size": 128,
             "objective": method_spec("cross_entropy"),
-            "sampling": {"scheme": "class", "beta": 0.9999, "beta_spread": 1e-5},
+            "sampling": sampling_fields("class"),
             "augment": augment_fields(),
             "optimizer": optimizer_fields(),
         }
@@ -154,6 +154,11 @@ def augment_fields() -> Fields:
         "cutout_size": 0,
         "mixup_alpha": 0.0,
     }
+
+
+def sampling_fields(scheme: str) -> Fields:
+    """Images drawn by that scheme."""
+    return {"scheme": scheme, "beta": 0.9999, "beta_spread": 1e-5, "power": 1.0}
 
 
 def optimizer_fields() -> Fields:

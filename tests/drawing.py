@@ -10,7 +10,7 @@ from lt_jax.longtail import SCHEMES, sampling_probabilities
 COUNTS = np.array([450, 0, 300, 140, 70, 30, 10])  # 1000 images; the second class has none
 LABELS = np.random.default_rng(5).permutation(np.repeat(np.arange(7), COUNTS))
 # Far from the defaults, so that an option that is not handed on shows.
-OPTIONS = {"beta": 0.98, "beta_spread": 0.0195}
+OPTIONS = {"beta": 0.98, "beta_spread": 0.0195, "power": -0.4}
 BATCH, EPOCHS = 50, 10
 DRAWN = [scheme for scheme in SCHEMES if scheme != "instance"]
 CASES = [(s, 3) for s in DRAWN if s != "progressive"] + [("progressive", e) for e in (0, 3, 5, 9)]
@@ -29,6 +29,8 @@ def expected(scheme, epoch, counts=COUNTS, epochs=EPOCHS):
         options["beta"] = OPTIONS["beta"]
     if scheme == "class_based_effective_number":
         options["beta_spread"] = OPTIONS["beta_spread"]
+    if scheme == "power":
+        options["power"] = OPTIONS["power"]
     return sampling_probabilities(counts, scheme, **options)
 
 

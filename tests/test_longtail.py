@@ -186,6 +186,24 @@ def test_sampling_schemes_at_their_limits():
     np.testing.assert_allclose(draw([900, 100], "square_root"), [0.75, 0.25], rtol=1e-14)
 
 
+def test_sampling_by_a_power_of_the_counts():
+    """Kang et al.: n^q / sum n^q, which holds the named schemes; BBN's reversed sampler at -1."""
+    draw, counts = longtail.sampling_probabilities, np.array([900.0, 100.0, 0.0, 25.0])
+    for power, scheme in ((1.0, "instance"), (0.0, "class"), (0.5, "square_root")):
+        own = draw(counts, "power", power=power)
+        np.testing.assert_allclose(own, draw(counts, scheme), rtol=1e-14)
+    # 900^1.5 = 27000, 100^1.5 = 1000, 25^1.5 = 125
+    by_hand = np.array([27000, 1000, 0, 125]) / 28125
+    np.testing.assert_allclose(draw(counts, "power", power=1.5), by_hand, rtol=1e-14)
+    # w_c = n_max / n_c is 1, 9 and 36; the paper draws class c in proportion to it.
+    reversed_ = np.array([1, 9, 0, 36]) / 46
+    np.testing.assert_allclose(draw(counts, "power", power=-1), reversed_, rtol=1e-14)
+    # Far beyond what float64 can hold of the powers themselves.
+    np.testing.assert_array_equal(draw(counts, "power", power=1e308), [1, 0, 0, 0])
+    np.testing.assert_array_equal(draw(counts, "power", power=-1e308), [0, 0, 0, 1])
+    assert draw(counts, "power").tolist() == draw(counts, "power", power=1.0).tolist()
+
+
 @pytest.mark.parametrize("takes_counts", TAKES_COUNTS.values(), ids=TAKES_COUNTS)
 @pytest.mark.parametrize(
     ("counts", "sentence"),

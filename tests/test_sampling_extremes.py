@@ -19,7 +19,7 @@ EXTREME = np.array([1_000_000, 1000, 100, *[1] * 3996, 0, 1])
 def extreme_draws(scheme):
     """An epoch at `EXTREME` under the default options, on the way to its end."""
     labels = np.repeat(np.arange(len(EXTREME)), EXTREME)
-    order = order_of(scheme, labels, len(EXTREME), 256, beta=0.9999, beta_spread=1e-5)
+    order = order_of(scheme, labels, len(EXTREME), 256, beta=0.9999, beta_spread=1e-5, power=0.25)
     drawn = np.asarray(order(jax.random.key(0), EPOCHS - 1)).ravel()
     assert drawn.size == len(labels) // 256 * 256
     assert drawn.min() >= 0
@@ -35,7 +35,7 @@ def test_extreme_imbalance_stays_inside_the_data(scheme):
         assert len(np.unique(drawn)) == drawn.size
         assert (observed <= EXTREME).all()
         return
-    options = {"progress": 0.9} if scheme == "progressive" else {}
+    options = {"progressive": {"progress": 0.9}, "power": {"power": 0.25}}.get(scheme, {})
     assert p_value(observed, sampling_probabilities(EXTREME, scheme, **options)) > 1e-3
 
 

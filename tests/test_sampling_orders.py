@@ -85,6 +85,14 @@ def test_a_beta_outside_its_range_is_named(scheme, beta):
         order_of(scheme, beta=beta)
 
 
+@pytest.mark.parametrize("power", [np.nan, -np.inf, "half"])
+def test_a_power_that_is_no_number_is_named(power):
+    """In its own scheme; the others do not read it."""
+    with pytest.raises(InputError, match=rf"power is {power!r}; expected a finite number"):
+        order_of("power", power=power)
+    order_of("square_root", power=power)
+
+
 def test_a_spread_that_takes_beta_out_of_its_range_is_named():
     """With beta_spread, too, beta must stay below 1 for every class."""
     with pytest.raises(

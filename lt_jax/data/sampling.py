@@ -131,7 +131,7 @@ def make_order(
     a label never.
 
     Args:
-      sampling: ``scheme``, ``beta`` and ``beta_spread``.
+      sampling: ``scheme``, ``beta``, ``beta_spread`` and ``power``.
       labels: integers ``[N]``, or multi-hot ``[N, C]``.
       num_classes: C.
       batch_size: B, at most N.
@@ -183,4 +183,6 @@ def _from_start_to_end(sampling: Mapping[str, Any], counts: np.ndarray) -> list[
         options["beta"] = sampling["beta"]
     if scheme == "class_based_effective_number":
         options["beta_spread"] = sampling["beta_spread"]
+    if scheme == "power":
+        options["power"] = sampling["power"]
     return [sampling_probabilities(counts, scheme, **options)] * 2

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax.errors import InputError
-from lt_jax.longtail.counts import Vector, check_class_counts
+from lt_jax.longtail.counts import Vector, check_class_counts, is_number
 from lt_jax.longtail.vectors import check_beta, cloud_sizes, effective_number, normalised_inverse
 
 Scheme = Literal[
@@ -18,6 +18,7 @@ Scheme = Literal[
     "progressive",
     "effective_number",
     "class_based_effective_number",
+    "power",
 ]
 
 SCHEMES: tuple[str, ...] = get_args(Scheme)
@@ -29,6 +30,7 @@ def sampling_probabilities(
     *,
     beta: float = 0.9999,
     beta_spread: float = 1e-5,
+    power: float = 1.0,
     progress: float = 0.0,
 ) -> Vector:
     """Probability that the next image drawn belongs to each class.
@@ -43,13 +45,18 @@ def sampling_probabilities(
     progressive                    (1 - progress) * instance + progress * class
     effective_number               p proportional to n / E(n), one beta for all
     class_based_effective_number   the same with beta_c = beta + beta_spread * cloud size
+    power                          p proportional to n ** power
     ============================== ====================================================
+
+    A power of 1 is ``instance``, 0 ``class`` and 0.5 ``square_root``; below 0 rare classes are
+    drawn more often than frequent ones, at -1 in reverse to their counts.
 
     Args:
       class_counts: images of each class, ``[C]``.
       scheme: one of the names above.
       beta: for the effective-number schemes, in [0, 1).
       beta_spread: what is added to beta for the rarest class, for the class-based scheme.
+      power: for ``power``, any finite number.
       progress: share of training that is over, in [0, 1], for ``progressive``.
 
     Returns:
@@ -62,8 +69,9 @@ def sampling_probabilities(
       >>> sampling_probabilities([900, 100], "square_root")
       array([0.75, 0.25])
 
-    Source: Kang et al., Decoupling, ICLR 2020 (instance to progressive); Li, Cheung and Lu,
-    CVPR 2022 (class-based effective number).
+    Source: Kang et al., Decoupling, ICLR 2020 (instance to progressive, power); Zhou et al., BBN,
+    CVPR 2020 (a power of -1, its reversed sampler); Li, Cheung and Lu, CVPR 2022 (class-based
+    effective number).
     """
     counts = check_class_counts(class_counts)
     present = counts > 0
@@ -90,6 +98,20 @@ def sampling_probabilities(
         betas = np.full(counts.shape, beta)
         betas[present] += beta_spread * cloud_sizes(counts[present])
         mass = counts * normalised_inverse(effective_number(counts, betas))
+    elif scheme == "power":
+        mass = _powers(counts, power)
     else:
         raise InputError(f"sampling scheme is {scheme!r}; expected one of {', '.join(SCHEMES)}")
     return mass / mass.sum()
+
+
+def _powers(counts: Vector, power: float) -> Vector:
+    """The power of each count relative to the likeliest class; 0 for a class without images."""
+    if not is_number(power):
+        raise InputError(f"power is {power!r}; expected a finite number")
+    present = counts > 0
+    likeliest = counts[present].max() if power >= 0 else counts[present].min()
+    mass = np.zeros(counts.shape)
+    with np.errstate(over="ignore"):  # by logarithms, as powers of counts need not be finite
+        mass[present] = np.exp(power * np.log(counts[present] / likeliest))
+    return mass
