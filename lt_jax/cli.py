@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
@@ -22,6 +25,9 @@ BAD_INPUT, NOT_FINITE, NOT_SAVED, LEFT_ALONE = 2, 3, 4, 5  # exit statuses
 # How XLA's errors begin that have nothing to do with other processes.
 _OWN_FAULT = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 
+IMPORT = flags.DEFINE_multi_string(
+    "import", [], "Python file to run first, which may register losses, methods, networks."
+)
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes that the cluster knows of (TPU VM, SLURM, ...)."
 )
@@ -49,8 +55,42 @@ def _sentence(error: Exception) -> str:
     return " ".join(text.split())
 
 
+def _run_imports(argv: list[str]) -> None:
+    """Runs the files of ``--import``, before the flags are read, which loads the config."""
+    early = flags.FlagValues()
+    files = flags.DEFINE_multi_string(IMPORT.name, [], "", flag_values=early)
+    early.set_gnu_getopt()  # values of other flags may stand by themselves
+    try:
+        early(argv, known_only=True)
+    except (flags.Error, OSError) as error:
+        raise InputError(_sentence(error)) from error
+    for file in files.value:
+        _import_file(file)
+
+
+def _import_file(file: str) -> None:
+    """Runs a Python file once, as a module, so that its classes are found under their names."""
+    path = Path(file).expanduser().resolve()
+    name = str(path)
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise InputError(f"--import is {file!r}; expected a Python file, such as my_losses.py")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == name]
+        line = f"line {lines[-1]}: " if lines else ""
+        raise InputError(
+            f"{file} of --import cannot be run ({line}{type(error).__name__}: {first_line(error)})"
+        ) from error
+
+
 def _read_flags(argv: list[str], arguments: bool = False) -> list[str]:
     """Parses the flags, and loads the config, so that its errors come now."""
+    _run_imports(argv)
     try:
         rest = flags.FLAGS(argv)
         if "config" in flags.FLAGS and not isinstance(flags.FLAGS.config, str | None):
@@ -159,7 +199,10 @@ def config_flag(default_config: str | None) -> flags.FlagHolder[ConfigDict]:
 
     try:
         # ml_collections looks at the command line already when the flag is defined.
+        _run_imports(sys.argv)
         return config_flags.DEFINE_config_file("config", default_config, "FILE[:STRING].")
+    except InputError as error:
+        _fail(error, BAD_INPUT)
     except (AttributeError, KeyError) as error:
         _fail(InputError(_sentence(error)), BAD_INPUT)
 

@@ -35,6 +35,9 @@ import jax
 import pytest
 from made_up import one_label, several_labels, source_of
 
+from lt_jax.models import MODELS
+from lt_jax.objectives import METHODS, TRANSFORMS
+
 # JAX keeps what it traces: looking through all of it for garbage takes longer the longer we test.
 gc.freeze()
 gc.set_threshold(100_000, 20, 100)
@@ -54,6 +57,16 @@ def x64():
     """The test runs in float64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def registries_restored():
+    """What examples add to a registry does not stay."""
+    before = [(table, dict(table)) for table in (MODELS, TRANSFORMS, METHODS)]
+    yield
+    for table, content in before:
+        table.clear()
+        table.update(content)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ import pytest
 from lt_jax.config_fields import FIELDS
 from lt_jax.configuration import base_config, check_config, with_stage
 from lt_jax.longtail import SCHEMES
-from lt_jax.models import MODELS
 from lt_jax.objectives import METHODS, TRANSFORMS
 from lt_jax.settings import load_configs, override
 from lt_jax.two_stage import KINDS, STAGES
@@ -82,16 +81,6 @@ def training_ends_at_once(monkeypatch):
     return configs
 
 
-@pytest.fixture
-def registries_restored():
-    """What examples add to a registry does not stay."""
-    before = [(table, dict(table)) for table in (MODELS, TRANSFORMS)]
-    yield
-    for table, content in before:
-        table.clear()
-        table.update(content)
-
-
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_python_of_a_page_runs(page, training_ends_at_once, registries_restored, monkeypatch):
     monkeypatch.chdir(ROOT)  # some read results/
@@ -117,15 +106,17 @@ COMMON = {row[0] for row in flags.flags_of((ROOT / "lt_jax/cli.py").read_text())
 
 
 @pytest.mark.parametrize(
-    "words", [w for _, w in COMMANDS], ids=[f"{p}: {' '.join(w)[:60]}" for p, w in COMMANDS]
+    ("page", "words"), COMMANDS, ids=[f"{p}: {' '.join(w)[:60]}" for p, w in COMMANDS]
 )
-def test_commands_can_be_given(words):
+def test_commands_can_be_given(page, words, registries_restored):
     script = ROOT / words[0]
     assert script.is_file()
     if script.suffix != ".py" or script.parent.name != "launch":
         return
     known = {row[0] for row in flags.flag_rows(script)}
     assert named(words) <= known | COMMON
+    for file in values(words, "import"):  # a block of the page
+        exec(next(b for b in blocks(page, "python") if b.startswith(f"# {file}\n")), {})
     for file, _, row in (value.partition(":") for value in values(words, "config")):
         module = runpy.run_path(str(ROOT / file))
         rows = values(words, "row")
