@@ -38,7 +38,7 @@ def test_added_loss_example_is_a_transform():
     block = next(block for block in BLOCKS if "stateless(" in block)
     names = {"Transform": Transform, "stateless": stateless}
     exec(block, names)
-    made = next(v for k, v in names.items() if callable(v) and k.startswith("label_smoothing"))()
+    made = next(v for k, v in names.items() if callable(v) and k.startswith("margin_of"))()
     assert isinstance(made, Transform)
 
 
