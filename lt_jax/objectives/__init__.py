@@ -17,12 +17,11 @@ from lt_jax.objectives.logits import (
     seesaw,
 )
 from lt_jax.objectives.masks import PartialLabelState, equalization, partial_label_mask
+from lt_jax.objectives.methods import METHODS, Method
 from lt_jax.objectives.mixing import mixed_loss
 from lt_jax.objectives.registry import (
     BASES,
-    METHODS,
     TRANSFORMS,
-    Method,
     build_objective,
     check_multi_label,
     method_spec,

@@ -9,7 +9,7 @@ A *spec* is a mapping that a config file can hold and a command line can overrid
 Besides the options of its factory every transform takes ``start_epoch``: from which it acts (see
 `deferred`), an epoch, or below 1 a share of the training. To add a loss, write one factory in one
 file of this package and name it in `TRANSFORMS` or `BASES`; to give a combination a name, add it to
-`METHODS`. The registry-wide tests then cover it.
+`METHODS` of `lt_jax.objectives.methods`. The registry-wide tests then cover it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import copy
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy.typing as npt
 
@@ -27,6 +27,7 @@ from lt_jax.losses._inputs import check_number
 from lt_jax.objectives import bases, logits, masks, weights
 from lt_jax.objectives.core import Base, Objective, Transform, chain
 from lt_jax.objectives.deferred import deferred
+from lt_jax.objectives.methods import METHODS
 
 Spec = dict[str, Any]
 
@@ -56,56 +57,12 @@ BASES: dict[str, Callable[..., Base]] = {
 _FROM_DATA = ("class_counts", "num_examples")
 
 
-class Method(NamedTuple):
-    """A named combination: its base, its transforms with the options that differ, its paper."""
-
-    base: str
-    transforms: dict[str, dict[str, Any]]
-    paper: str
-
-
-_CB = "Cui et al., CVPR 2019"
-METHODS: dict[str, Method] = {
-    "cross_entropy": Method("softmax", {}, "the baseline"),
-    "sigmoid": Method("sigmoid", {}, "one-vs-rest baseline"),
-    "cosine": Method("softmax", {"scale_logits": {}}, "baseline of the cosine methods"),
-    "focal": Method("sigmoid", {"focal": {}}, "Lin et al., ICCV 2017"),
-    "softmax_focal": Method("softmax", {"focal": {}}, "Lin et al., ICCV 2017"),
-    "inverse_frequency": Method("softmax", {"inverse_frequency": {}}, "re-weighting baseline"),
-    "weighted_sigmoid": Method("sigmoid", {"positive_weight": {}}, "re-weighting baseline"),
-    "cb_softmax": Method("softmax", {"class_balanced": {}}, _CB),
-    "cb_sigmoid": Method("sigmoid", {"class_balanced": {}}, _CB),
-    "cb_focal": Method("sigmoid", {"class_balanced": {}, "focal": {}}, _CB),
-    "logit_adjustment": Method("softmax", {"logit_adjustment": {}}, "Menon et al., ICLR 2021"),
-    "balanced_softmax": Method("softmax", {"logit_adjustment": {}}, "Ren et al., NeurIPS 2020"),
-    "ldam": Method("softmax", {"label_distribution_margin": {}}, "Cao et al., NeurIPS 2019"),
-    "ldam_drw": Method(
-        "softmax",
-        {
-            "label_distribution_margin": {},
-            "class_balanced": {"start_epoch": 0.8, "normalize": True},
-        },
-        "Cao et al., NeurIPS 2019",
-    ),
-    "gcl": Method("softmax", {"gaussian_cloud": {}}, "Li, Cheung and Lu, CVPR 2022 (stage 1)"),
-    "gcl_angular": Method(
-        "softmax", {"gaussian_cloud": {"angular": True}}, "Li et al., arXiv 2305.10648"
-    ),
-    "plm": Method("sigmoid", {"partial_label_mask": {}}, "Duarte et al., CVPRW 2021"),
-    "plm_softmax": Method("softmax", {"partial_label_mask": {}}, "Duarte et al., CVPRW 2021"),
-    "equalization": Method("softmax", {"equalization": {}}, "Tan et al., CVPR 2020"),
-    "seesaw": Method("softmax", {"seesaw": {}}, "Wang et al., CVPR 2021"),
-    "asymmetric": Method("asymmetric", {}, "Ridnik et al., ICCV 2021"),
-    "distribution_balanced": Method(
-        "negative_tolerant", {"rebalanced": {}}, "Wu et al., ECCV 2020"
-    ),
-}
-
-
 def _lookup(table: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in table:
         close = difflib.get_close_matches(name, list(table), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
+        if not close and table is TRANSFORMS:
+            hint = "; one's own is registered before, in scripts by --import=FILE"
         raise InputError(f"{what} is {name!r}; expected one of {', '.join(sorted(table))}{hint}")
     return table[name]
 
