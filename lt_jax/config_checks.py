@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,6 +99,7 @@ def check_values(config: Mapping[str, Any]) -> None:
     Raises:
       InputError: with the name of the first such field.
     """
+    _check_finite(config)
     _check_lows(config, _LOW)
     last = config["seed"] + config["replicas"] - 1
     if last >= 1 << 32:
@@ -107,6 +109,7 @@ def check_values(config: Mapping[str, Any]) -> None:
         )
     _check_highs(config, _HIGH)
     _check_choices(config, _CHOICES)
+    _check_betas(config, "sampling")
 
 
 def check_second_stage_values(config: Mapping[str, Any]) -> None:
@@ -127,6 +130,8 @@ def check_second_stage_values(config: Mapping[str, Any]) -> None:
     _check_highs(config, {f"retrain.{k}": v for k, v in _HIGH.items() if trained})
     choices = {k: v for k, v in _RETRAIN_CHOICES.items() if trained or k == "weights"}
     _check_choices(config, {f"retrain.{k}": v for k, v in choices.items()})
+    if trained:
+        _check_betas(config, "retrain.sampling")
     _check_candidates(retrain)
 
 
@@ -136,6 +141,21 @@ def value_at(config: Mapping[str, Any], path: str) -> Any:
     for name in path.split("."):
         value = value[name]
     return value
+
+
+def _check_finite(fields: Mapping[str, Any], path: str = "") -> None:
+    """JSON has no infinite numbers, so that no run could write its config down."""
+    for name, value in fields.items():
+        if name == "objective":  # has its own check, in the registry
+            continue
+        if isinstance(value, Mapping):
+            _check_finite(value, f"{path}{name}.")
+        several = isinstance(value, (tuple, list))
+        for number in value if several else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                what = f"holds {number}; expected finite numbers"
+                one = f"is {number}; expected a finite number"
+                raise InputError(f"config.{path}{name} {what if several else one}")
 
 
 def _check_lows(config: Mapping[str, Any], lows: Mapping[str, int]) -> None:
@@ -157,6 +177,17 @@ def _check_choices(config: Mapping[str, Any], choices: Mapping[str, tuple[str, .
         value = value_at(config, path)
         if value not in allowed:
             raise InputError(f"config.{path} is {value!r}; expected one of {', '.join(allowed)}")
+
+
+def _check_betas(config: Mapping[str, Any], path: str) -> None:
+    """Also where the scheme takes none: what a config says should mean something."""
+    beta, spread = (value_at(config, f"{path}.{name}") for name in ("beta", "beta_spread"))
+    if not 0 <= beta < 1:
+        raise InputError(
+            f"config.{path}.beta is {beta!r}; expected a number in [0, 1), such as 0.9999"
+        )
+    if not 0 <= spread < 1:
+        raise InputError(f"config.{path}.beta_spread is {spread!r}; expected a number in [0, 1)")
 
 
 def _check_candidates(retrain: Mapping[str, Any]) -> None:

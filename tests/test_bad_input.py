@@ -1,6 +1,8 @@
 """Bad input ends with one sentence that names the value, before anything is trained."""
 
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -107,6 +109,38 @@ def test_config_is_refused(name, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def float_fields(config, path=""):
+    """Names of the fields that are floats, or may hold some; objectives are checked elsewhere."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from () if name == "objective" else float_fields(value, f"{path}{name}__")
+        elif isinstance(value, (float, tuple)):
+            yield f"{path}{name}", isinstance(value, tuple)
+
+
+@pytest.mark.parametrize("method", ["cross_entropy/crt", "tau_norm", "dlsa"])
+def test_number_that_is_not_finite_is_refused_in_every_field(method):
+    """JSON holds none: such a run failed while it wrote its config, and left a folder behind."""
+    fields = list(float_fields(base_config(method).to_dict()))
+    assert ("optimizer__weight_decay", False) in fields
+    assert ("optimizer__milestones", True) in fields
+    for (field, several), bad in itertools.product(fields, (math.inf, -math.inf, math.nan)):
+        value = (1.0, bad) if several else bad
+        with pytest.raises(InputError, match=f"config.{field.replace('__', '.')} .* {bad}; .*fini"):
+            check_config(changed(method, **{field: value}))
+
+
+@pytest.mark.parametrize("group", ["sampling", "retrain__sampling"])
+@pytest.mark.parametrize("field", ["beta", "beta_spread"])
+@pytest.mark.parametrize("value", [-1.0, 1.0])
+def test_beta_is_refused_also_where_the_scheme_takes_none(group, field, value):
+    """Instance sampling took any, so that a misspelt scheme or number went unseen."""
+    config = changed("crt", **{f"{group}__{field}": value, f"{group}__scheme": "instance"})
+    name = f"{group}.{field}".replace("__", ".")
+    with pytest.raises(InputError, match=rf"config\.{name} is {value}; expected .* \[0, 1\)"):
+        check_config(config)
+
+
 def test_linear_head_is_refused_for_cosine_objectives(tmp_path):
     with pytest.raises(InputError, match="objective takes cosines"):
         train(changed("gcl", model__head="linear"), tmp_path / "run")
@@ -190,6 +224,10 @@ LINES = {
     "unknown flag": (["--workdirs=x"], "Unknown command line flag 'workdirs'"),
     "no config file": (["--config=configs/none.py"], "no config file configs/none.py"),
     "wrong type": (["--config.train.epochs=x"], "--config.train.epochs=x"),
+    "infinite": (
+        ["--config.optimizer.weight_decay=inf"],
+        "config.optimizer.weight_decay is inf; expected a finite number",
+    ),
 }
 
 
