@@ -198,7 +198,7 @@ class _Run:
         steps = self.options.cascade.depth * self.options.flow.epochs * per_epoch
         selection: dict[str, Any] = {"steps": [steps] * len(self.seeds)}
         if "validation" in evaluated:
-            score = metrics.balanced_accuracy(evaluated["validation"].counts.confusion)
+            score = metrics.balanced_accuracy(evaluated["validation"].counts)
             selection["validation_balanced_accuracy"] = score.tolist()
         return write_summary(
             self.stage.config,

@@ -49,7 +49,7 @@ def division_facts(
     facts: dict[str, Any] = {"without": aggregate(scores)}
     if "validation" in evaluated:
         facts["validation"] = {
-            name: metrics.balanced_accuracy(found["validation"].counts.confusion).tolist()
+            name: metrics.balanced_accuracy(found["validation"].counts).tolist()
             for name, found in (("divided", evaluated), ("without", without))
         }
     facts["replicas"] = [

@@ -49,7 +49,7 @@ def compute(stage: SecondStage) -> dict[str, Any]:
     numbers = np.broadcast_to(made.numbers, (replicas, len(made.numbers)))
     scores, chosen = None, np.zeros(replicas, int)
     if "validation" in splits:
-        scores = metrics.balanced_accuracy(count(numbers, splits["validation"]).confusion)
+        scores = metrics.balanced_accuracy(count(numbers, splits["validation"]))
         chosen = scores.argmax(axis=1)  # the first of equals
     own = np.take_along_axis(numbers, chosen[:, None], axis=1)
     counts = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], count(own, splits["test"]))

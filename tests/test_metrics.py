@@ -60,7 +60,7 @@ def test_scores_are_those_of_scikit_learn():
     keep = np.isin(labels, range(4))
     expected = balanced_accuracy_score(labels[keep], np.minimum(predicted, 4)[keep])
     assert found["balanced_accuracy"] == pytest.approx(expected)
-    assert metrics.balanced_accuracy(counts.confusion) == pytest.approx(expected)
+    assert metrics.balanced_accuracy(counts) == pytest.approx(expected)
     assert found["top1"] == pytest.approx(np.mean(predicted == labels))
     assert found["per_class"][4] is None
     assert found["few"] is None  # its only class has no test images
@@ -108,6 +108,28 @@ def test_confusions_of_many_classes_are_not_kept(monkeypatch):
     assert "confusion" in metrics.scores(counts, [10] * 7)
     monkeypatch.setattr(single_label, "LARGEST_TABLE", 6)
     assert "confusion" not in metrics.scores(counts, [10] * 7)
+
+
+def test_scores_of_more_classes_than_a_table_of_int32_could_have():
+    """50,000 classes: their confusions would be 10 GB, in places that int32 cannot number."""
+    classes, rng = 50_000, np.random.default_rng(3)
+    labels = rng.integers(0, classes, 20)
+    labels[:3] = classes - 1
+    logits = rng.normal(size=(20, classes)).astype(np.float32)
+    logits[np.arange(12), labels[:12]] = 9.0  # the right ones
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    where = np.arange(20) < 18
+    counts = jax.jit(metrics.count)(logits, probabilities, labels, where)
+    right, of_class = logits.argmax(1) == labels, labels[where, None] == np.unique(labels[where])
+    recall = of_class[right[where]].sum(0) / of_class.sum(0)
+    found = metrics.scores(counts, np.full(classes, 5))
+    assert found["top1"] == pytest.approx(12 / 18)
+    assert found["balanced_accuracy"] == pytest.approx(recall.mean())
+    assert found["few"] == pytest.approx(recall.mean())
+    assert found["per_class"][classes - 1] == 1.0
+    assert sum(score is not None for score in found["per_class"]) == len(recall)
+    assert metrics.balanced_accuracy(metrics.add(counts, counts)) == pytest.approx(recall.mean())
+    assert "confusion" not in found
 
 
 def test_padding_rows_do_not_count():

@@ -83,11 +83,10 @@ def scoring_for(
 
 
 def _single_label_row(counts: single_label.Counts) -> dict[str, list[float]]:
-    confusion = np.asarray(counts.confusion)
-    total = confusion.sum(axis=(1, 2))
+    total = np.asarray(counts.total).sum(axis=1)
     return {
-        "balanced_accuracy": single_label.balanced_accuracy(confusion).tolist(),
-        "top1": (np.trace(confusion, axis1=1, axis2=2) / total).tolist(),
+        "balanced_accuracy": single_label.balanced_accuracy(counts).tolist(),
+        "top1": (np.asarray(counts.correct).sum(axis=1) / total).tolist(),
         "nll": (np.asarray(counts.nll, np.float64) / total).tolist(),
     }
 

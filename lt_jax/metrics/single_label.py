@@ -24,7 +24,10 @@ class Counts(NamedTuple):
     """What adds up over batches.
 
     Attributes:
-      confusion: int32 ``[C, C]``, rows are labels, columns predictions.
+      confusion: int32 ``[C, C]``, rows are labels, columns predictions; of more than 1,000 classes
+        ``[0, 0]``.
+      total: examples of each class, int32 ``[C]``.
+      correct: right ones among them, int32 ``[C]``.
       nll: summed negative log-likelihood of the labels, float scalar.
       bin_count: examples per confidence bin, int32 ``[bins]``.
       bin_correct: right ones among them, int32 ``[bins]``.
@@ -34,6 +37,8 @@ class Counts(NamedTuple):
     """
 
     confusion: Array
+    total: Array
+    correct: Array
     nll: Array
     bin_count: Array
     bin_correct: Array
@@ -62,16 +67,18 @@ def count(
     confidence = jnp.max(probabilities, axis=-1)
     index = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
     in_bin = (index[:, None] == jnp.arange(bins)) & where[:, None]
-    correct = (predicted == labels)[:, None]
+    correct = (predicted == labels) & where
     own = jnp.take_along_axis(probabilities, labels[:, None], axis=-1)[:, 0]
     above = jnp.sum(logits > jnp.take_along_axis(logits, labels[:, None], axis=-1), axis=-1)
-    flat = jnp.where(where, labels * num_classes + predicted, num_classes**2)
-    confusion = jnp.zeros(num_classes**2 + 1, jnp.int32).at[flat].add(1)[:-1]
+    size = num_classes if num_classes <= LARGEST_TABLE else 0  # beyond, C**2 counts fill the memory
+    none, each = jnp.zeros(num_classes, jnp.int32), where.astype(jnp.int32)
     return Counts(
-        confusion=confusion.reshape(num_classes, num_classes),
+        confusion=jnp.zeros((size, size), jnp.int32).at[labels, predicted].add(each),
+        total=none.at[labels].add(each),
+        correct=none.at[labels].add(correct.astype(jnp.int32)),
         nll=jnp.sum(jnp.where(where, -jnp.log(jnp.maximum(own, 1e-12)), 0.0)),
         bin_count=jnp.sum(in_bin, axis=0, dtype=jnp.int32),
-        bin_correct=jnp.sum(in_bin & correct, axis=0, dtype=jnp.int32),
+        bin_correct=jnp.sum(in_bin & correct[:, None], axis=0, dtype=jnp.int32),
         bin_confidence=jnp.sum(jnp.where(in_bin, confidence[:, None], 0.0), axis=0),
         top5=jnp.sum((above < 5) & where, dtype=jnp.int32),
     )
@@ -83,11 +90,10 @@ def add(a: Counts, b: Counts) -> Counts:
     return jax.tree.map(jnp.add, a, b)
 
 
-def balanced_accuracy(confusion: npt.ArrayLike) -> np.ndarray:
-    """Mean accuracy of the classes that occur, float64 ``[...]``, from counts ``[..., C, C]``."""
-    counts = np.asarray(confusion, np.float64)
-    total = counts.sum(-1)
-    recall = np.diagonal(counts, axis1=-2, axis2=-1) / np.maximum(total, 1)
+def balanced_accuracy(counts: Counts) -> np.ndarray:
+    """Mean accuracy of the classes that occur, float64 ``[...]``, of counts with those axes."""
+    total = np.asarray(counts.total)
+    recall = np.asarray(counts.correct) / np.maximum(total, 1)
     return recall.sum(-1) / (total > 0).sum(-1)
 
 
@@ -98,7 +104,7 @@ def expected_calibration_error(counts: Counts) -> float:
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
     """
-    correct, confidence = (np.asarray(v, np.float64) for v in counts[3:5])
+    correct, confidence = np.asarray(counts.bin_correct), np.asarray(counts.bin_confidence, float)
     return float(np.abs(correct - confidence).sum() / np.asarray(counts.bin_count).sum())
 
 
@@ -160,13 +166,12 @@ def scores(counts: Counts, class_counts: npt.ArrayLike) -> dict[str, Any]:
       (None for a class without test images), calibration (see `calibration_bins`), and confusion
       of up to 1,000 classes.
     """
-    confusion = np.asarray(counts.confusion, np.int64)
-    total = confusion.sum(1)
-    per_class = np.where(total > 0, np.diagonal(confusion) / np.maximum(total, 1), np.nan)
-    few_classes = len(confusion) <= LARGEST_TABLE
+    total, correct = np.asarray(counts.total), np.asarray(counts.correct)
+    per_class = np.where(total > 0, correct / np.maximum(total, 1), np.nan)
+    few_classes = len(total) <= LARGEST_TABLE
     return {
-        "top1": float(np.trace(confusion) / total.sum()),
-        **({"top5": float(counts.top5) / int(total.sum())} if len(confusion) > 5 else {}),
+        "top1": float(correct.sum() / total.sum()),
+        **({"top5": float(counts.top5) / int(total.sum())} if len(total) > 5 else {}),
         "balanced_accuracy": float(np.nanmean(per_class)),
         **shot_accuracy(per_class, class_counts),
         "ece": expected_calibration_error(counts),
@@ -175,5 +180,5 @@ def scores(counts: Counts, class_counts: npt.ArrayLike) -> dict[str, Any]:
         "calibration": calibration_bins(
             counts.bin_count, counts.bin_correct, counts.bin_confidence
         ),
-        **({"confusion": confusion.tolist()} if few_classes else {}),
+        **({"confusion": np.asarray(counts.confusion).tolist()} if few_classes else {}),
     }
