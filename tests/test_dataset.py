@@ -195,6 +195,27 @@ def test_classes_without_images_are_told(npz):
     assert data.load_dataset({"source": "digits", "imbalance": 10}).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("tail", "told"),
+    [
+        ({"imbalance": 5}, "(config.data.imbalance 5); 0 takes it as it is."),
+        (
+            {"imbalance_kind": "pareto"},
+            "(config.data.imbalance_kind pareto); exponential with config.data.imbalance 0 takes"
+            " it as it is.",
+        ),
+    ],
+)
+def test_what_makes_a_set_long_tailed_is_told(npz, tail, told):
+    """Of pareto an imbalance of 0 is one more tail: the note named 0 as cause and as way out."""
+    images = np.zeros((60, 4, 5, 3), np.uint8)
+    source = npz(x_train=images, y_train=np.repeat([0, 1, 2], 20))
+    (note,) = (n for n in data.load_dataset({"source": source, **tail}).notes if "left out" in n)
+    assert note.endswith(told)
+    back = {"imbalance": 0, "imbalance_kind": "exponential"}
+    assert not any("left out" in n for n in data.load_dataset({"source": source, **back}).notes)
+
+
 def test_one_hot_labels_are_told_to_be_a_set_for_several(npz):
     """Where all have exactly one, integers may have been meant."""
     one_hot = {"y_train": np.eye(3)[np.arange(100) % 3], "y_test": np.eye(3)[np.arange(15) % 3]}

@@ -189,7 +189,7 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         imbalance=0.0 if parts.kind in ("explicit", "unchanged") else float(options["imbalance"]),
         kind=parts.kind,
         notes=(
-            *_tail_notes(source, parts, options["imbalance"]),
+            *_tail_notes(source, parts, options),
             *label_notes(labels, source.test_labels, source.class_names),
         ),
     )
@@ -206,7 +206,7 @@ class _Parts(NamedTuple):
     hash: str
 
 
-def _tail_notes(source: Source, parts: _Parts, imbalance: float) -> tuple[str, ...]:
+def _tail_notes(source: Source, parts: _Parts, options: Mapping[str, Any]) -> tuple[str, ...]:
     """That images of one's own are left out by a default, which one may not know of."""
     left = len(source.train_labels) - len(parts.train_labels)
     if source.validation_labels is None:
@@ -214,9 +214,13 @@ def _tail_notes(source: Source, parts: _Parts, imbalance: float) -> tuple[str, .
     own = source.name.partition(":")[0] in ("arrays", "folder")
     if not (left and own) or parts.kind in ("explicit", "unchanged"):
         return ()
+    cause, as_it_is = f"imbalance {options['imbalance']:g}", "0"
+    if parts.kind == "pareto":  # a long tail whatever the imbalance, see `has_tail`
+        cause = "imbalance_kind pareto"
+        as_it_is = "exponential with config.data.imbalance 0"
     return (
         f"{left} images of {source.name} are left out, as the set is made long-tailed"
-        f" (config.data.imbalance {imbalance:g}); 0 takes it as it is.",
+        f" (config.data.{cause}); {as_it_is} takes it as it is.",
     )
 
 
