@@ -7,6 +7,7 @@ import importlib.util
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,6 +29,8 @@ _OWN_FAULT = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 IMPORT = flags.DEFINE_multi_string(
     "import", [], "Python file to run first, which may register losses, methods, networks."
 )
+_FORMATTED = warnings.formatwarning
+
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes that the cluster knows of (TPU VM, SLURM, ...)."
 )
@@ -113,6 +116,30 @@ def _but_closed_loops(unraisable: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(unraisable)
 
 
+def plain_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Warnings of this library as its other messages, without a line of its code.
+
+    Args:
+      message: what is warned about.
+      category: of the warning.
+      filename: of the code that warns.
+      lineno: where in it.
+      line: what stands there.
+
+    Returns:
+      Lines of text.
+    """
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return f"lt_jax: {message}\n"
+    return _FORMATTED(message, category, filename, lineno, line)
+
+
 def _keep_compiled() -> None:
     """Compiles once for all runs: programs are kept in the user's cache, unless JAX was told where.
 
@@ -151,6 +178,7 @@ def main(function: Callable[..., None], *, arguments: bool = False) -> None:
             num_processes=NUM_PROCESSES.value,
             process_id=PROCESS_ID.value,
         )
+        warnings.formatwarning = plain_warning
         _keep_compiled()
         function(*([argv[1:]] if arguments else []))
 

@@ -99,7 +99,8 @@ def _read(example: Example, *, refuse: bool) -> Array | str:
         return decoded(example.read, example.name)
     except InputError as error:
         if refuse:
-            raise
+            way_out = "--on_corrupt=skip leaves such images out"
+            raise InputError(f"{error}; {way_out}") from error
         return str(error)
 
 

@@ -7,7 +7,7 @@ so that runs of different imbalance select on the same images.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +54,8 @@ class Dataset:
       imbalance: what was asked for; 0 if the counts do not come from it.
       kind: ``"exponential"``, ``"step"``, ``"pareto"``, ``"explicit"`` or ``"unchanged"``.
       notes: sentences about the labels that one should read before training.
+      replaced: how many images of each split could not be decoded, so that others stand for them;
+        only splits in memory that have some.
     """
 
     train_images: Any
@@ -74,6 +76,7 @@ class Dataset:
     imbalance: float
     kind: str
     notes: tuple[str, ...] = ()
+    replaced: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def multi_label(self) -> bool:
@@ -108,6 +111,7 @@ class Dataset:
             "pixel_std": self.std.tolist(),
             "test_class_counts": test.tolist(),
             "test_hash": self.test_hash,
+            **({"replaced_images": dict(self.replaced)} if self.replaced else {}),
         }
 
 
@@ -159,12 +163,14 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         composition=composition_of(options) if options["source"] in COMPOSED else None,
         made=made_of(options),
     )
+    replaced: dict[str, int] = {}
     if not options["stream"]:
-        source = _all_but_cut(source)
+        source = _all_but_cut(source, replaced)
     parts = _substituting(_parts(source, options), options)
     if not options["stream"]:
-        own = _in_memory(parts.train_images), _in_memory(parts.validation_images)
-        parts = parts._replace(train_images=own[0], validation_images=own[1])
+        train = _in_memory(parts.train_images, "train", replaced)
+        validation = _in_memory(parts.validation_images, "validation", replaced)
+        parts = parts._replace(train_images=train, validation_images=validation)
     statistics = input_statistics(parts.train_images, options["normalization"], source.name)
     images = [parts.train_images, parts.validation_images, source.test_images]
     if len(source.train_images.shape) == 2:
@@ -192,6 +198,7 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
             *_tail_notes(source, parts, options),
             *label_notes(labels, source.test_labels, source.class_names),
         ),
+        replaced=replaced,
     )
 
 
@@ -251,16 +258,22 @@ def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:
     )
 
 
-def _in_memory(images: Any) -> Any:
-    return images.read_all() if isinstance(images, StreamedImages) else images
+def _in_memory(images: Any, split: str, replaced: dict[str, int]) -> Any:
+    if not isinstance(images, StreamedImages):
+        return images
+    read = images.read_all()
+    if images.replaced:
+        replaced[split] = images.replaced
+    return read
 
 
-def _all_but_cut(source: Source) -> Source:
+def _all_but_cut(source: Source, replaced: dict[str, int]) -> Source:
     """The set in memory, but for what validation is cut from, see `_substituting`."""
-    source = source._replace(test_images=_in_memory(source.test_images))
+    source = source._replace(test_images=_in_memory(source.test_images, "test", replaced))
     if source.validation_labels is None:
         return source
-    train, validation = _in_memory(source.train_images), _in_memory(source.validation_images)
+    train = _in_memory(source.train_images, "train", replaced)
+    validation = _in_memory(source.validation_images, "validation", replaced)
     return source._replace(train_images=train, validation_images=validation)
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lt_jax.data.decoding import decode_image
 from lt_jax.data.lists import Listed, class_names, read_lists
-from lt_jax.data.reading import Lists, Reading, Split, decoded, stacked
+from lt_jax.data.reading import SKIPPING_WITH_SIZE, Lists, Reading, Split, decoded, stacked
 from lt_jax.errors import InputError
 from lt_jax.files import printable
 
@@ -114,7 +114,9 @@ def _load(root: Path, split: Listed, reading: Reading, *, listed: bool) -> Split
         raise InputError(f"{split.file} lists {files.path(missing)}, and there is no such file")
     if reading.image_size:
         return reading.images(files, count, files.path, split.labels), split.labels
-    images = (decoded(partial(_decode, files, i), files.path(i)) for i in range(count))
+    images = (
+        decoded(partial(_decode, files, i), files.path(i), SKIPPING_WITH_SIZE) for i in range(count)
+    )
     return stacked(images, count, str(split.file)), split.labels
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax.data.decoding import Decoding
-from lt_jax.data.streamed import Named, StreamedImages, why
+from lt_jax.data.streamed import SKIPPING, Named, StreamedImages, why
 from lt_jax.data.workers import Workers
 from lt_jax.errors import InputError
 
@@ -103,6 +103,8 @@ class Reading(NamedTuple):
 
 
 AS_THEY_ARE = Reading()
+# Of images that are read as they are, which have no size for the grey that stands for the last one.
+SKIPPING_WITH_SIZE = SKIPPING.replace("=skip", "=skip with --config.data.image_size=SIZE")
 
 
 def stacked(images: Iterator[Images], count: int, what: str) -> Images:
@@ -136,12 +138,13 @@ def stacked(images: Iterator[Images], count: int, what: str) -> Images:
     return result
 
 
-def decoded(image: Callable[[], Images], name: str) -> Images:
+def decoded(image: Callable[[], Images], name: str, way_out: str = "") -> Images:
     """What a function gives, or one sentence of whatever it raises.
 
     Args:
       image: reads an image.
       name: of it, in the sentence.
+      way_out: ends the sentence: what to do about it.
 
     Returns:
       The image.
@@ -152,7 +155,8 @@ def decoded(image: Callable[[], Images], name: str) -> Images:
     try:
         return image()
     except Exception as error:  # damaged files raise all kinds
-        raise InputError(f"{name} cannot be read: {why(error)}") from error
+        sentence = f"{name} cannot be read: {why(error)}"
+        raise InputError(f"{sentence}; {way_out}" if way_out else sentence) from error
 
 
 def _check_size(what: str, image: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -27,6 +27,7 @@ Indices = npt.NDArray[Any] | Sequence[int]
 Named = str | Callable[[int], str]
 
 READ_AHEAD = 64  # images at least
+SKIPPING = "--config.data.on_corrupt=skip replaces such images"
 CHUNK = 16  # images at most that a thread or process reads at once: one by one costs a tenth more
 
 
@@ -82,6 +83,11 @@ class StreamedImages:
     def shape(self) -> tuple[int, ...]:
         """``(N, H, W, C)``."""
         return (len(self._rows), *self._image_shape)
+
+    @property
+    def replaced(self) -> int:
+        """How many images could not be decoded so far, so that others stand for them."""
+        return self._substitutes.told if self._substitutes else 0
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -230,7 +236,8 @@ class StreamedImages:
         row = int(item[0])
         sentence = f"{self._named(row)} cannot be read: {reason}"
         if self._substitutes is None:
-            raise InputError(sentence)
+            way_out = f"; {SKIPPING}" if self._decoding else ""
+            raise InputError(sentence + way_out)
         for other in self._substitutes.of(row):
             (image,) = _read(self._load, self._decoding, np.array([[other, *item[1:]]]))
             if not isinstance(image, str):

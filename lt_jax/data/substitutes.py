@@ -46,6 +46,11 @@ class Substitutes:
         others = np.concatenate([others[others > place], others[others < place]])
         yield from self._rows[others[:MOST]].tolist()
 
+    @property
+    def told(self) -> int:
+        """How many images were warned about."""
+        return len(self._told)
+
     def tell(self, row: int, sentence: str) -> None:
         """Warns about an image, once."""
         with self._lock:

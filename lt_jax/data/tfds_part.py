@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lt_jax.data.decoding import decode_image
 from lt_jax.data.label_cache import remembered
 from lt_jax.data.lists import Listed, matched
-from lt_jax.data.reading import Reading, Split, decoded, stacked
+from lt_jax.data.reading import SKIPPING_WITH_SIZE, Reading, Split, decoded, stacked
 from lt_jax.data.tfds_builder import full_name, has_array_record, import_tfds
 from lt_jax.data.tfds_fields import FILE_NAMES, Fields
 from lt_jax.errors import InputError
@@ -125,7 +125,8 @@ class Part:
                 return decode_image(image, image_size)
             return feature.decode_example_np(image) if isinstance(image, bytes) else image
 
-        return decoded(decode, f"image {index} of {self.what}")
+        way_out = SKIPPING_WITH_SIZE if self.source is not None else ""  # it needs array_record
+        return decoded(decode, f"image {index} of {self.what}", way_out)
 
     def _stacked(self, image_size: int) -> Split:
         """All images in one array, and all labels."""
