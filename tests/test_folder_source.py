@@ -2,6 +2,7 @@
 
 import lzma
 import os
+import shutil
 import warnings
 
 import numpy as np
@@ -207,7 +208,33 @@ def test_folders_that_cannot_be_used_are_refused(folder, options, sentence):
 
 def test_other_classes_in_test_are_refused(folder):
     (folder / "val/dog").mkdir()
-    with pytest.raises(InputError, match=r"train has 3 classes and .*val 4, .* differ in 'dog'"):
+    with pytest.raises(InputError, match=r"val has a sub-folder 'dog', which .*train has not; exp"):
+        load(folder)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_class_may_lack_in_test_and_validation(folder, empty):
+    """Rare classes often have no image there: as if their folder were there and empty."""
+    write(folder, ("test",))
+    for split in ("test", "val"):
+        shutil.rmtree(folder / split / "bee")
+        if empty:
+            (folder / split / "bee").mkdir()
+    got = load(folder, validation_split="val")
+    assert got.class_names == CLASSES
+    assert got.test_labels.tolist() == [0, 2]
+    assert got.validation_labels.tolist() == [0, 0, 2, 2]
+    assert "classes without images in test: 'bee'" in got.notes
+    np.testing.assert_array_equal(got.test_images, resized("test", [(0, 0), (2, 0)])[0])
+
+
+def test_a_folder_without_splits_is_told_of_list_files(folder):
+    """Classes at its root, or train alone: both have a way on."""
+    way_on = r"train_list=FILE and --config.data.test_list=FILE, whose lines, such as 'cat/1.jpg 0'"
+    with pytest.raises(InputError, match=rf"no sub-folder 'train'; .*, ant, bee, cat, .*{way_on}"):
+        load(folder / "train")
+    shutil.rmtree(folder / "val")
+    with pytest.raises(InputError, match=rf"no sub-folder 'test'; .*, train, .*{way_on}"):
         load(folder)
 
 

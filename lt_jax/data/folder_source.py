@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from lt_jax.data.decoding import decode_image
 from lt_jax.data.lists import Listed, class_names, read_lists
+from lt_jax.data.multilabel import MOST_NAMES
 from lt_jax.data.reading import SKIPPING_WITH_SIZE, Lists, Reading, Split, decoded, stacked
 from lt_jax.errors import InputError
 from lt_jax.files import printable
@@ -39,7 +40,8 @@ def read(
     """Reads a folder of images.
 
     Either ``<folder>/<split>/<class>/*.jpg``, classes in the order of their names, images also in
-    sub-folders of theirs; or what list files say, whose paths are relative to the folder.
+    sub-folders of theirs; a class of train that another split lacks has no images there. Or what
+    list files say, whose paths are relative to the folder.
 
     Args:
       folder: its path, relative to `data_dir` if that is given.
@@ -132,23 +134,26 @@ def _existing(root: Path, test_split: str) -> str:
 
 
 def _by_class(root: Path, names: Sequence[str]) -> tuple[list[Listed], list[str]]:
-    """Splits of a sub-folder each, which all have the same classes."""
+    """Splits of a sub-folder each, with the classes of train."""
     for name in names:
         if not (root / name).is_dir():
-            there = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "none"
+            found = sorted(p.name for p in root.iterdir() if p.is_dir())
+            there = ", ".join(found[:MOST_NAMES] + ["..."] * (len(found) > MOST_NAMES)) or "none"
             raise InputError(
                 f"{root} has no sub-folder {name!r}; expected some of its sub-folders, {there}, as"
-                " data.train_split and data.test_split, or list files"
+                " data.train_split and data.test_split, or --config.data.train_list=FILE and"
+                " --config.data.test_list=FILE, whose lines, such as 'cat/1.jpg 0', say which of"
+                " its images are in each"
             )
     if len(set(names)) < len(names):
         raise InputError(f"the splits of {root} are {', '.join(names)}; expected different ones")
     classes = [_sub_folders(root / name) for name in names]
     for name, found in zip(names, classes, strict=True):
-        different = sorted(set(found) ^ set(classes[0]))
-        if different:
+        unknown = sorted(set(found) - set(classes[0]))
+        if unknown:  # one that lacks is one without images, as rare classes often are in test
             raise InputError(
-                f"{root / names[0]} has {len(classes[0])} classes and {root / name} {len(found)},"
-                f" which differ in {different[0]!r}; expected the same sub-folders in both"
+                f"{root / name} has a sub-folder {unknown[0]!r}, which {root / names[0]} has not;"
+                " expected classes to train on only"
             )
     return [_listed(root, name, classes[0]) for name in names], classes[0]
 
