@@ -7,11 +7,15 @@ r"""Prints what the class counts of a config's data suggest: measures, methods, 
 Trains and writes nothing. From Python, with counts alone: `lt_jax.advise([500, 50, 5])`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from absl import flags
 from ml_collections import config_flags
 
 from lt_jax import cli
 from lt_jax.advice import advise
+from lt_jax.advice.usage import held_out
 from lt_jax.configuration import check_config
 from lt_jax.data import load_dataset
 from lt_jax.settings import with_string
@@ -23,11 +27,19 @@ CONFIG = cli.config_flag("configs/digits.py")
 def main() -> None:
     """Loads the data, and advises."""
     check_config(CONFIG.value)
-    dataset = load_dataset(CONFIG.value.data)
+    flag = flags.FLAGS["config"]
+    fields = dict(config_flags.get_override_values(flag))
+    data = CONFIG.value.data
+    if "data.source" in fields:  # the command may be of another file, with a tail of its own
+        fields.setdefault("data.imbalance", data.imbalance)
+    if _is_cut(fields):
+        # What is described has to be what the command trains on.
+        data.validation_size = 0
+        data.validation_size = held_out(len(load_dataset(data).train_labels))
+        fields["data.validation_size"] = data.validation_size
+    dataset = load_dataset(data)
     for note in dataset.notes:
         say(note)
-    flag = flags.FLAGS["config"]
-    fields = config_flags.get_override_values(flag)
     name = config_flags.get_config_filename(flag)
     if "data.source" not in fields:  # for other data the file need not have the recipe
         name = with_string(name)
@@ -36,7 +48,15 @@ def main() -> None:
         dataset.multi_label,
         num_examples=len(dataset.train_labels) if dataset.multi_label else None,
         config=(name, *(f"{field}={value}" for field, value in fields.items())),
+        image_shape=dataset.train_images.shape[1:] if "model.name" not in fields else (),
     )
+
+
+def _is_cut(fields: Mapping[str, Any]) -> bool:
+    """Whether validation is to be cut from data of one's own, whose size the file cannot know."""
+    form = str(fields.get("data.source", "")).partition(":")[0]
+    given = {"data.validation_size", "data.validation_split", "data.validation_list"}
+    return form in ("arrays", "folder", "tfds") and not given & set(fields)
 
 
 if __name__ == "__main__":

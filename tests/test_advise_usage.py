@@ -16,6 +16,7 @@ from lt_jax.advice import advice_for
 from lt_jax.advice.usage import command_for, snippet_for
 from lt_jax.config_checks import value_at
 from lt_jax.configuration import base_config, check_config
+from lt_jax.data import load_dataset
 from lt_jax.objectives import build_objective, check_multi_label
 from lt_jax.settings import override, with_string
 
@@ -169,6 +170,45 @@ def test_the_script_advises_for_the_data_of_a_config():
     counts = TAIL(80, 10, 20)
     config = ("configs/digits.py:plm", "data.max_count=80", "data.imbalance=20.0")
     assert run.stdout == f"{advice_for(counts, config=config)}\n"
+
+
+@pytest.mark.parametrize("tail", [(), ("--config.data.imbalance=0",)])
+def test_the_script_describes_what_its_command_trains_on(tail, tmp_path, get_config):
+    """It held 150 images out of its numbers and fewer in its command, and left a net for 28 px."""
+    labels = np.repeat(np.arange(3), (150, 100, 50))
+    images = np.zeros((300, 40, 40, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    done = subprocess.run(
+        [sys.executable, "launch/advise.py", f"--config.data.source=arrays:{tmp_path}/a.npz",
+         *tail],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    command = done.stdout[done.stdout.index("python launch/train.py") :].partition("\n\n")[0]
+    _, _, config, *rest = words_of(command)
+    file, _, string = config.removeprefix("--config=").partition(":")
+    made = get_config(file)(string)
+    override(made, [x.removeprefix("--config.") for x in rest if x.startswith("--config.")])
+    found = load_dataset(made.data)
+    assert done.stdout.startswith(f"3 classes, {len(found.train_labels)} images:")
+    assert len(found.train_labels) == 270 or not tail
+    assert 0 < made.data.validation_size <= 30
+    assert made.model.name == "conv4"
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (64, 48, 3), (224, 224, 3), (512,)])
+@pytest.mark.parametrize("name", ["small", "balanced", "canvases"])
+def test_the_network_suits_the_images(name, shape, get_config):
+    """It is one that is built for inputs of that shape, and none for 8 px gets photographs."""
+    counts, total = counts_of(name)
+    advice = advice_for(counts, total is not None, num_examples=total, image_shape=shape)
+    _, _, config, *rest = words_of(advice.command)
+    file, _, string = config.removeprefix("--config=").partition(":")
+    made = get_config(file)(string)
+    override(made, [x.removeprefix("--config.") for x in rest if x.startswith("--config.")])
+    fitting = {28: ("small", "resnet32"), 32: ("conv4", "resnet32"), 64: ("conv4",)}
+    fitting |= {224: ("resnet18",), 512: ("mlp",)}
+    assert made.model.name in fitting[shape[0]]
 
 
 # Snippets

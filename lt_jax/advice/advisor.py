@@ -75,6 +75,7 @@ def advice_for(
     *,
     num_examples: int | None = None,
     config: Sequence[str] = (),
+    image_shape: Sequence[int] = (),
 ) -> Advice:
     """What `advise` prints, without printing it.
 
@@ -83,6 +84,7 @@ def advice_for(
       multi_label: see `advise`.
       num_examples: see `advise`.
       config: see `advise`.
+      image_shape: see `advise`.
 
     Returns:
       `Advice`.
@@ -117,7 +119,7 @@ def advice_for(
         vectors=vectors,
         settings=settings_for(counts, measures, numbers, vectors, multi_label),
         cautions=cautions_for(counts, measures, multi_label, num_examples),
-        command=command_for(choices[0], numbers, measures, multi_label, config),
+        command=command_for(choices[0], numbers, measures, multi_label, config, image_shape),
         snippet=snippet_for(choices[0], numbers, measures),
     )
 
@@ -128,6 +130,7 @@ def advise(
     *,
     num_examples: int | None = None,
     config: Sequence[str] = (),
+    image_shape: Sequence[int] = (),
 ) -> Advice:
     """Prints what to do about a long tail: measures, methods, settings, each with its reason.
 
@@ -141,6 +144,8 @@ def advise(
       config: for the command: a config whose data are meant, such as ``configs/digits.py:gcl``, and
         fields set in it, such as ``data.max_count=80``; if empty, or without a string after the
         file, one for sets of this size.
+      image_shape: for the command: ``(H, W, C)``, or ``(D,)`` of feature vectors; then it has a
+        network that suits them, where the file is not given.
 
     Returns:
       The same as an `Advice`.
@@ -159,6 +164,12 @@ def advise(
       >>> advice.start.method, advice.numbers.beta, advice.measures.groups["few"].classes
       ('gcl', 0.999, (4,))
     """
-    advice = advice_for(class_counts, multi_label, num_examples=num_examples, config=config)
+    advice = advice_for(
+        class_counts,
+        multi_label,
+        num_examples=num_examples,
+        config=config,
+        image_shape=image_shape,
+    )
     print(advice)
     return advice

@@ -68,6 +68,7 @@ def command_for(
     measures: Measures,
     multi_label: bool,
     config: Sequence[str] = (),
+    image_shape: Sequence[int] = (),
 ) -> str:
     """How to train a choice with this project's scripts.
 
@@ -79,12 +80,14 @@ def command_for(
       config: ``FILE:STRING`` whose data are meant, and whose string ends with a method; then maybe
         ``FIELD=VALUE`` of what was set in it. If empty, or without a string, a file is chosen whose
         recipe is for sets of this size.
+      image_shape: ``(H, W, C)``, or ``(D,)`` of feature vectors, for a network that suits them
+        where the file is chosen; empty if not known.
 
     Returns:
       A command of several lines. FILE or FOLDER stand for where the data are.
     """
     file, _, string = (*config, "")[0].rpartition(":")
-    start, fields = _own_data(choice.method, measures, multi_label)
+    start, fields = _own_data(choice.method, measures, multi_label, image_shape)
     if file:
         start, fields = f"{file}:{_with_method(string, choice.method)}", {}
     fields |= dict(text.split("=", 1) for text in config[1:])
@@ -103,23 +106,54 @@ def _with_method(string: str, method: str) -> str:
     return f"{before}{comma}{method}"
 
 
-def _own_data(method: str, measures: Measures, multi_label: bool) -> tuple[str, dict[str, Value]]:
+def held_out(num_examples: int) -> int:
+    """How many of so many training examples to cut off for validation: a tenth, at most 1,000."""
+    return min(1000, num_examples // 10)
+
+
+def network_for(image_shape: Sequence[int]) -> str:
+    """A network for images of a size.
+
+    Args:
+      image_shape: ``(H, W, C)``, or ``(D,)`` of feature vectors.
+
+    Returns:
+      A name for ``config.model.name``.
+
+    Example:
+      >>> [network_for(shape) for shape in [(8, 8, 1), (64, 64, 3), (96, 224, 3), (512,)]]
+      ['small', 'conv4', 'resnet18', 'mlp']
+    """
+    if len(image_shape) == 1:
+        return "mlp"
+    side = max(image_shape[:2])
+    return "small" if side <= 28 else "conv4" if side <= 64 else "resnet18"
+
+
+def _own_data(
+    method: str, measures: Measures, multi_label: bool, image_shape: Sequence[int]
+) -> tuple[str, dict[str, Value]]:
     """A config with a recipe for a set of this size, and its fields for data of one's own."""
     size = measures.num_examples
     arrays: dict[str, Value] = {"data.source": "arrays:FILE.npz", "data.imbalance": 0}
     folder: dict[str, Value] = {"data.source": "folder:FOLDER", "data.test_split": "test"}
     own: dict[str, Value] = {
-        "data.validation_size": min(1000, size // 10),
+        "data.validation_size": held_out(size),
         "name": method.replace("/", "_"),
     }
+    network: dict[str, Value] = {"model.name": network_for(image_shape)} if image_shape else {}
+    if network.get("model.name") == "small":  # these files have it, or one for 32 pixels
+        network = {}
     if multi_label and size < LARGE:
-        return f"configs/multi_digits.py:{method}", arrays | own
+        return f"configs/multi_digits.py:{method}", arrays | own | network
     if multi_label:
         return f"configs/coco.py:coco,resnet50,224,{method}", folder | own
     if size < SMALL:
-        return f"configs/digits.py:{method}", arrays | own
+        return f"configs/digits.py:{method}", arrays | own | network
     if measures.num_classes < THOUSANDS and size < 5 * LARGE:
-        return f"configs/cifar_lt.py:cifar10,100,{method}", arrays | own
+        if len(image_shape) > 1 and max(image_shape[:2]) <= 32:
+            network = {}
+        return f"configs/cifar_lt.py:cifar10,100,{method}", arrays | own | network
     return f"configs/photographs.py:inat2018,resnet50,224,{method}", folder | own
 
 
