@@ -53,6 +53,9 @@ def _sentence(error: Exception) -> str:
         name = next(iter(re.findall(r"[A-Za-z_]\w*", text)), text)
         # The whole name, as others of its last part may exist.
         given = re.findall(r"--config\.([\w.]+)", " ".join(sys.argv))
+        known = next((full for full in given if name in full.split(".")[:-1]), "")
+        if _lacking(known):
+            return _lacking(known)
         name = next((full for full in given if full.rpartition(".")[2] == name), name)
         return f"config has no field {name!r}{hint}"
     return " ".join(text.split())
@@ -89,6 +92,15 @@ def _import_file(file: str) -> None:
         raise InputError(
             f"{file} of --import cannot be run ({line}{type(error).__name__}: {first_line(error)})"
         ) from error
+
+
+def _lacking(field: str) -> str:
+    """What to say of a field of a transform that the method on the command line does not have."""
+    from lt_jax.two_stage import lacking_transform  # predicting needs no configs
+
+    strings = re.findall(r"--config[= ]\S+?:(\S+)", " ".join(sys.argv))
+    method = strings[-1].rpartition(",")[2] if strings else "cross_entropy"
+    return lacking_transform(field, method)
 
 
 def _read_flags(argv: list[str], arguments: bool = False) -> list[str]:

@@ -133,4 +133,7 @@ def make_optimizer(
         )
     if config["name"] == "adam":
         return optax.adamw(schedule, b1=config["momentum"], weight_decay=decay, mask=mask)
-    raise InputError(f"optimizer.name is {config['name']!r}; expected sgd or adam")
+    raise InputError(
+        f"optimizer.name is {config['name']!r}; expected sgd, or adam, whose weight decay is"
+        " decoupled (AdamW)"
+    )

@@ -17,6 +17,7 @@ from lt_jax import workdir
 from lt_jax.config_checks import value_at
 from lt_jax.configuration import base_config, plain
 from lt_jax.errors import InputError
+from lt_jax.two_stage import lacking_transform
 
 
 def override(config: ConfigDict, settings: Sequence[str]) -> None:
@@ -49,7 +50,7 @@ def override(config: ConfigDict, settings: Sequence[str]) -> None:
             known = [path for path, _ in workdir.flatten(plain(config))]
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise InputError(f"config has no field {name!r}{hint}")
+            raise InputError(lacking_transform(name) or f"config has no field {name!r}{hint}")
         before = value_at(config, name)
         if isinstance(before, ConfigDict):
             raise InputError(

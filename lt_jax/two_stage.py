@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from lt_jax.dlsa import CascadeOptions, FlowOptions, HeadOptions
 from lt_jax.errors import InputError
 from lt_jax.objectives import method_spec
-from lt_jax.objectives.registry import balances
+from lt_jax.objectives.registry import TRANSFORMS, balances
 
 Fields = dict[str, Any]
 
@@ -102,6 +102,36 @@ def split_name(name: str) -> tuple[str, str, str]:
     if second and STAGES[stage].kind not in TRAINED:
         raise InputError(f"method is {name!r}, but {stage} takes no objective")
     return first, stage, second
+
+
+def lacking_transform(field: str, method: str = "cross_entropy") -> str:
+    """What to say of a field of a transform that an objective does not have.
+
+    Args:
+      field: dotted name of the field.
+      method: of the config, as for `split_name`.
+
+    Returns:
+      A sentence with the method that has it; empty for a field of anything else.
+
+    Raises:
+      InputError: for an unknown second stage.
+
+    Example:
+      >>> lacking_transform("objective.transforms.focal.gamma", "gcl_stage1")
+      "config.objective has no transform 'focal'; expected a method that has, such as gcl+focal"
+    """
+    group, _, rest = field.partition(".transforms.")
+    name = rest.partition(".")[0]
+    if group not in ("objective", "retrain.objective") or name not in TRANSFORMS:
+        return ""
+    first, stage, second = split_name(method)
+    if group == "objective":
+        first += f"+{name}"
+    else:
+        stage, second = stage or "crt", f"{second or 'cross_entropy'}+{name}"
+    full = "/".join(part for part in (first, stage, second) if part)
+    return f"config.{group} has no transform {name!r}; expected a method that has, such as {full}"
 
 
 def default_fields(kind: str) -> Fields:

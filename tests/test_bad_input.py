@@ -69,7 +69,10 @@ CONFIGS = {
     "unknown model": ({"model__name": "resnet33"}, "resnet33"),
     "unknown head": ({"model__head": "mlp"}, "config.model.head is 'mlp'"),
     "unknown dtype": ({"model__dtype": "float8"}, "config.model.dtype is 'float8'"),
-    "unknown optimizer": ({"optimizer__name": "lion"}, "optimizer.name is 'lion'"),
+    "unknown optimizer": (
+        {"optimizer__name": "adamw"},
+        r"optimizer.name is 'adamw'; expected sgd, or adam, whose weight decay is decoupled",
+    ),
     "unknown schedule": ({"optimizer__schedule": "poly"}, "optimizer.schedule is 'poly'"),
     "milestones": ({"optimizer__schedule": "step", "optimizer__milestones": (5.0,)}, "milestones"),
     "learning rate": ({"optimizer__learning_rate": -0.1}, "learning_rate is -0.1"),
@@ -163,7 +166,22 @@ ARRAYS = {
     "missing array": ({"y_test": None}, {}, "y_test"),
     "pickled array": ({"y_train": np.array([{}] * 200, dtype=object)}, {}, "y_train|pickle"),
     "rank": ({"x_train": np.zeros((200, 64), np.uint8)}, {}, r"\(200, 64\)"),
-    "dtype": ({"x_train": np.zeros((200, 8, 8, 3), np.float32)}, {}, "float32"),
+    "dtype": ({"x_train": np.full((200, 8, 8, 3), 9, np.float32)}, {}, "float32; .* to 255, or"),
+    "shares": (
+        {"x_train": np.full((200, 8, 8, 3), 0.5)},
+        {},
+        r"float64; .* to 255: \(255 \* x\)\.round\(\)\.astype\(np\.uint8\) of these, or",
+    ),
+    "channels first": (
+        {"x_train": np.zeros((200, 3, 8, 8), np.uint8)},
+        {},
+        r"shape \(200, 3, 8, 8\), with the channels first; expected channels last, \[N, H, W, C\]",
+    ),
+    "column of labels": (
+        {"y_train": np.repeat(np.arange(4), 50)[:, None]},
+        {},
+        r"shape \(200, 1\); expected one label per image, \[N\]: y\[:, 0\], or",
+    ),
 }
 
 
@@ -224,6 +242,11 @@ LINES = {
     "unknown flag": (["--workdirs=x"], "Unknown command line flag 'workdirs'"),
     "no config file": (["--config=configs/none.py"], "no config file configs/none.py"),
     "wrong type": (["--config.train.epochs=x"], "--config.train.epochs=x"),
+    "transform": (
+        ["--config=configs/digits.py:crt", "--config.objective.transforms.focal.gamma=2"],
+        "config.objective has no transform 'focal'; expected a method that has, such as"
+        " cross_entropy+focal/crt",
+    ),
     "infinite": (
         ["--config.optimizer.weight_decay=inf"],
         "config.optimizer.weight_decay is inf; expected a finite number",

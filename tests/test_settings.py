@@ -58,6 +58,8 @@ def test_setting_is_read_as_its_field_has_it(setting, value):
         ("augment.flip=1", r"'augment.flip=1'; expected a value such as False"),
         ("retrain.tau=0.5", r"'retrain.tau=0.5'; expected a value such as "),
         ("retrain.epochs=2", r"config has no field 'retrain.epochs'"),
+        ("objective.transforms.focal.gamma=2", r"config.objective has no transform 'focal'; exp"),
+        ("objective.transforms.focl.gamma=2", r"config has no field 'objective.transforms.focl"),
     ],
 )
 def test_setting_that_does_not_fit_is_refused(setting, sentence):

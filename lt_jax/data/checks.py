@@ -29,7 +29,8 @@ def checked_inputs(what: str, inputs: Any) -> Any:
       The images, uint8 ``[N, H, W, C]``, or the features, float32 ``[N, D]``.
 
     Raises:
-      InputError: for another dtype or rank, an axis of length 0, or a feature that is not finite.
+      InputError: for another dtype or rank, an axis of length 0, channels first, or a feature that
+        is not finite.
 
     Example:
       >>> checked_inputs("x_train", np.zeros((2, 8, 8), np.uint8)).shape
@@ -44,9 +45,11 @@ def checked_inputs(what: str, inputs: Any) -> Any:
             f"{what} has shape {inputs.shape}; expected [N, D] for feature vectors: [1, D] for one"
         )
     if inputs.dtype != np.uint8:
+        shares = inputs.dtype.kind == "f" and inputs.size and 0 <= inputs.min() <= inputs.max() <= 1
+        how = ": (255 * x).round().astype(np.uint8) of these" if shares else ""
         raise InputError(
-            f"{what} is {inputs.dtype}; expected uint8 pixels from 0 to 255, or floats [N, D] for"
-            " feature vectors"
+            f"{what} is {inputs.dtype}; expected uint8 pixels from 0 to 255{how}, or floats [N, D]"
+            " for feature vectors"
         )
     if inputs.ndim not in (3, 4):
         raise InputError(
@@ -55,6 +58,11 @@ def checked_inputs(what: str, inputs: Any) -> Any:
         )
     if inputs.size == 0:
         raise InputError(f"{what} has shape {inputs.shape}; expected at least one image and pixel")
+    if inputs.ndim == 4 and inputs.shape[1] in (1, 3) and min(inputs.shape[2:]) > 4:
+        raise InputError(
+            f"{what} has shape {inputs.shape}, with the channels first; expected channels last,"
+            " [N, H, W, C]: x.transpose(0, 2, 3, 1)"
+        )
     return inputs[..., None] if inputs.ndim == 3 else inputs
 
 
@@ -96,9 +104,10 @@ def checked_labels(what: str, labels: np.ndarray, num_images: int) -> Labels:
     if labels.dtype.kind not in ("biuf" if multi_label else "iu"):
         raise InputError(f"{what} is {labels.dtype}; expected integer labels")
     if labels.ndim != 1 and not multi_label:
+        how = ": y[:, 0]" if labels.ndim == 2 else ""
         raise InputError(
-            f"{what} has shape {labels.shape}; expected one label per image, [N], or 0 and 1 for"
-            " each of at least 2 classes, [N, C]"
+            f"{what} has shape {labels.shape}; expected one label per image, [N]{how}, or 0 and 1"
+            " for each of at least 2 classes, [N, C]"
         )
     if len(labels) != num_images:
         raise InputError(f"{what} has {len(labels)} labels for {num_images} images")
