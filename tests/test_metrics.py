@@ -61,6 +61,7 @@ def test_scores_are_those_of_scikit_learn():
     expected = balanced_accuracy_score(labels[keep], np.minimum(predicted, 4)[keep])
     assert found["balanced_accuracy"] == pytest.approx(expected)
     assert metrics.balanced_accuracy(counts) == pytest.approx(expected)
+    assert metrics.balanced_accuracy(counts.confusion) == pytest.approx(expected)
     assert found["top1"] == pytest.approx(np.mean(predicted == labels))
     assert found["per_class"][4] is None
     assert found["few"] is None  # its only class has no test images

@@ -90,11 +90,25 @@ def add(a: Counts, b: Counts) -> Counts:
     return jax.tree.map(jnp.add, a, b)
 
 
-def balanced_accuracy(counts: Counts) -> np.ndarray:
-    """Mean accuracy of the classes that occur, float64 ``[...]``, of counts with those axes."""
-    total = np.asarray(counts.total)
-    recall = np.asarray(counts.correct) / np.maximum(total, 1)
-    return recall.sum(-1) / (total > 0).sum(-1)
+def balanced_accuracy(counts: Counts | npt.ArrayLike) -> np.ndarray:
+    """Mean accuracy of the classes that occur.
+
+    Args:
+      counts: from `count`; or a confusion, ``[..., C, C]``, rows are labels.
+
+    Returns:
+      float64 ``[...]``.
+
+    Example:
+      >>> balanced_accuracy([[3, 1], [0, 2]]).item()
+      0.875
+    """
+    if isinstance(counts, Counts):
+        total, correct = np.asarray(counts.total), np.asarray(counts.correct)
+    else:
+        confusion = np.asarray(counts)
+        total, correct = confusion.sum(-1), np.diagonal(confusion, axis1=-2, axis2=-1)
+    return (correct / np.maximum(total, 1)).sum(-1) / (total > 0).sum(-1)
 
 
 def expected_calibration_error(counts: Counts) -> float:
