@@ -1,62 +1,28 @@
 """Folders of images and list files: what is in them, in which order, and what is refused."""
 
+# ruff: noqa: F811 (fixtures are imported, and named again as arguments)
+
 import lzma
 import os
 import shutil
-import warnings
 
 import numpy as np
 import pytest
+from class_folders import (  # noqa: F401 (a fixture)
+    CLASSES,
+    COUNTS,
+    Image,
+    arrays,
+    folder,
+    load,
+    pixels,
+    resized,
+    write,
+)
 
-from lt_jax import cli
-from lt_jax.data import StreamedImages, load_dataset
+from lt_jax.data import StreamedImages
 from lt_jax.data.folder_source import images_in
 from lt_jax.errors import InputError
-
-pytest.importorskip("grain")
-Image = pytest.importorskip("PIL.Image")
-
-CLASSES = ("ant", "bee", "cat")
-COUNTS = {"train": (6, 4, 3), "val": (2, 2, 2), "test": (1, 2, 1)}
-
-
-def pixels(split, c, i):
-    """An image of its own, of one of two sizes."""
-    rng = np.random.default_rng([len(split), c, i])
-    return rng.integers(0, 256, ((12, 9, 3), (8, 10, 3))[i % 2]).astype(np.uint8)
-
-
-def write(root, splits=("train", "val"), counts=COUNTS):
-    for split in splits:
-        for c, name in enumerate(CLASSES):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(counts[split][c]):
-                Image.fromarray(pixels(split, c, i)).save(folder / f"{i}.png")
-    (root / "train/ant/notes.txt").write_text("no image")
-    (root / "train/ant/.hidden.png").write_text("no image")
-    return root
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return write(tmp_path)
-
-
-def load(folder, **options):
-    options = {"image_size": 8, "imbalance": 0, "validation_size": 0, **options}
-    return load_dataset({"source": f"folder:{folder}", **options})
-
-
-def arrays(images):
-    return images.read(np.arange(len(images))) if isinstance(images, StreamedImages) else images
-
-
-def resized(split, order=None):
-    """Pixels and labels as they have to come out, in the order of the names."""
-    order = order or [(c, i) for c in range(3) for i in range(COUNTS[split][c])]
-    images = [Image.fromarray(pixels(split, *pair)).resize((8, 8), 2) for pair in order]
-    return np.stack([np.asarray(x) for x in images]), [c for c, _ in order]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -236,87 +202,6 @@ def test_a_folder_without_splits_is_told_of_list_files(folder):
     shutil.rmtree(folder / "val")
     with pytest.raises(InputError, match=rf"no sub-folder 'test'; .*, train, .*{way_on}"):
         load(folder)
-
-
-def damage(folder):
-    (folder / "train/bee/1.png").write_bytes(b"")
-    whole = (folder / "train/bee/2.png").read_bytes()
-    (folder / "train/bee/2.png").write_bytes(whole[: len(whole) // 2])
-
-
-@pytest.mark.parametrize("options", [{}, {"image_size": 0}, {"stream": True}])
-def test_a_damaged_file_is_named(folder, options):
-    for path in folder.rglob("*.png"):  # of one size
-        Image.new("RGB", (8, 8)).save(path)
-    damage(folder)
-    size = " with --config.data.image_size=SIZE" if "image_size" in options else ""
-    way_out = f"; --config.data.on_corrupt=skip{size} replaces such images$"
-    with pytest.raises(InputError, match=rf"train/bee/1.png cannot be read: [^\n]+{way_out}"):
-        arrays(load(folder, **options).train_images)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_damaged_file_is_replaced_by_the_next_of_its_class(folder, stream):
-    damage(folder)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        got = load(folder, on_corrupt="skip", stream=stream)
-        images = [arrays(got.train_images) for _ in range(2)]
-    whole = resized("train")[0]
-    expected = whole.copy()
-    expected[[7, 8]] = whole[9]  # bees 1 and 2 become bee 3
-    np.testing.assert_array_equal(images, [expected, expected])
-    sentences = {str(w.message) for w in told if "cannot be read" in str(w.message)}
-    assert len(sentences) == len([w for w in told if "cannot be read" in str(w.message)]) == 2
-    assert any("train/bee/1.png" in s and "train/bee/3.png stands for it" in s for s in sentences)
-    # Of streamed images nobody knows before all have been read.
-    assert got.info().get("replaced_images") == (None if stream else {"train": 2})
-
-
-def test_replaced_images_are_counted_in_the_split_they_are_in(folder):
-    """Those of validation are cut from train, and those left out by a long tail are not counted."""
-    damage(folder)
-    for name in ("0", "1"):
-        (folder / f"val/cat/{name}.png").write_bytes(b"")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        got = load(folder, on_corrupt="skip", validation_size=5, normalization="imagenet")
-        assert got.replaced.pop("test") == 2
-        assert sum(got.replaced.values()) == 2  # of the bees, wherever they have come
-        few = load(folder, on_corrupt="skip", class_counts=(2, 0, 2))
-    assert few.info()["replaced_images"] == {"test": 2}
-
-
-def test_scripts_tell_of_replaced_images_as_of_everything_else(folder):
-    """Without the line of code that Python adds to a warning; warnings of others keep it."""
-    damage(folder)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        load(folder, on_corrupt="skip")
-    ours = [w for w in told if "cannot be read" in str(w.message)]
-    assert len(ours) == 2
-    for w in ours:
-        text = cli.plain_warning(w.message, w.category, w.filename, w.lineno)
-        assert text == f"lt_jax: {w.message}\n"
-    other = cli.plain_warning("late", UserWarning, __file__, 1)
-    assert other.startswith(f"{__file__}:1: UserWarning: late")
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_damaged_file_is_never_replaced_by_one_of_validation(folder, stream):
-    """With two bees left to train on, of which one is damaged, the other stands for it."""
-    damage(folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for seed in range(4):
-            got = load(
-                folder, on_corrupt="skip", stream=stream, validation_size=5, split_seed=seed,
-                normalization="imagenet",
-            )  # fmt: skip
-            train = {image.tobytes() for image in arrays(got.train_images)}
-            validation = {image.tobytes() for image in arrays(got.validation_images)}
-            grey = np.full((8, 8, 3), 128, np.uint8).tobytes()
-            assert not train & validation - {grey}
 
 
 def test_names_that_are_no_utf8_become_text(tmp_path):

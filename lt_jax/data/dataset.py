@@ -54,8 +54,8 @@ class Dataset:
       imbalance: what was asked for; 0 if the counts do not come from it.
       kind: ``"exponential"``, ``"step"``, ``"pareto"``, ``"explicit"`` or ``"unchanged"``.
       notes: sentences about the labels that one should read before training.
-      replaced: how many images of each split could not be decoded, so that others stand for them;
-        only splits in memory that have some.
+      replaced: how many of the images read could not be decoded, so that others stand for them, by
+        split; only splits in memory that have some.
     """
 
     train_images: Any
