@@ -1,0 +1,72 @@
+"""Numbers that papers report: the file, and beside which rows they stand."""
+
+import runpy
+
+import pytest
+from tiny_runs import ROOT
+
+from lt_jax.configuration import base_config
+from lt_jax.errors import InputError
+from lt_jax.reported import read_reported, reported_for
+from lt_jax.summaries import row_name
+
+
+@pytest.mark.parametrize("text", [b"a,b\n1,2\n", b"\xff\xfe\x00"])
+def test_reported_file_is_checked_when_read(tmp_path, text):
+    (tmp_path / "r.csv").write_bytes(text)
+    with pytest.raises(InputError):
+        reported_for(read_reported(tmp_path / "r.csv"), base_config(), "cross_entropy")
+
+
+ROW = {
+    "paper": "P",
+    "dataset": "cifar10",
+    "imbalance": "100",
+    "method": "gcl",
+    "backbone": "resnet32",
+    "metric": "top1_accuracy",
+    "value": "82.68",
+    "note": "",
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"imbalance_kind": "step"},
+        {"max_count": 1000},
+        {"class_counts": (9,) * 10},
+        {"imbalance": 50.0},
+        {"train_split": "train[:20%]"},
+        {"train_list": "a.txt"},
+    ],
+)
+def test_reported_numbers_are_of_the_same_data(change):
+    config = base_config()
+    config.data.source, config.data.imbalance = "tfds:cifar10", 100.0
+    config.model.name = "resnet32"
+    assert [r.value for r in reported_for([ROW], config, "gcl")] == [82.68]
+    config.data.update(change)
+    assert reported_for([ROW], config, "gcl") == []
+
+
+@pytest.mark.parametrize(
+    ("sweep", "numbers"),
+    [
+        # Error rates of the paper's table 4, of ResNet-50, 101 and 152: softmax, then CB.
+        ("cb_table,inat2018,224", [42.86, 39.47, 38.61, 38.88, 36.12, 35.21]),
+        ("cb_table,ilsvrc2012,320", [21.99, 20.25, 19.72]),
+        ("gcl_table,places_lt", [None, None, None, 100 - 34.589, 100 - 40.641]),
+    ],
+)
+def test_reported_numbers_of_photographs_stand_beside_their_rows(sweep, numbers):
+    """Rows trained by GCL's longer recipe are not those of the other paper."""
+    config = runpy.run_path(str(ROOT / "configs/photographs.py"))
+    reported = read_reported(ROOT / "results/reported.csv")
+    found = []
+    for row in config["get_sweep"](sweep):
+        of_row = config["get_config"](row)
+        name = row_name({"name": of_row.name, "data": {"source": of_row.data.source}})
+        found += [r.value for r in reported_for(reported, of_row, name)] or [None]
+    expected = [None if error is None else pytest.approx(100 - error) for error in numbers]
+    assert found == expected
