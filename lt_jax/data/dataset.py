@@ -164,10 +164,11 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         made=made_of(options),
     )
     replaced: dict[str, int] = {}
-    if not options["stream"]:
+    late = options["on_corrupt"] == "skip" and not options["stream"]  # read once it is cut
+    if late:
         source = _all_but_cut(source, replaced)
     parts = _substituting(_parts(source, options), options)
-    if not options["stream"]:
+    if late:
         train = _in_memory(parts.train_images, "train", replaced)
         validation = _in_memory(parts.validation_images, "validation", replaced)
         parts = parts._replace(train_images=train, validation_images=validation)
