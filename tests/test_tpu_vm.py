@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,11 @@ def resume(machine=SPOT, command=RUN, poll_seconds=0.05):
     return said
 
 
+def began(cloud):
+    path = cloud / "trained"
+    return path.read_text().splitlines() if path.exists() else []
+
+
 def trained(cloud):
     return sorted((cloud / "trained").read_text().splitlines())
 
@@ -235,6 +241,9 @@ def test_lines_pasted_into_a_shell_do_what_the_verbs_do(cloud):
     (cloud / "behaviour").write_text("sleep 0.2")
     lines = [*tpu_vm.create(SPOT), *tpu_vm.setup(SPOT), *tpu_vm.run(SPOT, RUN)]
     subprocess.run(["bash", "-e", "-c", "\n".join(map(shlex.join, lines))], check=True)
+    deadline = time.monotonic() + 60  # both have begun before they are stopped
+    while time.monotonic() < deadline and len(began(cloud)) < 2:
+        time.sleep(0.02)
     tpu_vm_resume.call_all(tpu_vm.stop(SPOT), list)
     told = " ".join(RUN[1:])
     assert trained(cloud) == [f"0 {told}", f"1 {told}"]
