@@ -65,5 +65,6 @@ def _second_stage(retrain: ConfigDict) -> None:
         transforms = retrain.objective.transforms
         if "gaussian_cloud" in transforms:
             transforms.gaussian_cloud.scale = 10.0
-        if "scale_logits" in transforms:
-            transforms.scale_logits.scale = 15.0
+        for name in ("scale_logits", "label_distribution_margin"):
+            if name in transforms:
+                transforms[name].scale = 15.0

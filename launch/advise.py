@@ -17,11 +17,16 @@ from lt_jax import cli
 from lt_jax.advice import advise
 from lt_jax.advice.usage import held_out
 from lt_jax.configuration import check_config
-from lt_jax.data import load_dataset
+from lt_jax.data import DEFAULTS, load_dataset
 from lt_jax.settings import with_string
 from lt_jax.writers import say
 
 CONFIG = cli.config_flag("configs/digits.py")
+TAIL_FIELDS = ("imbalance", "imbalance_kind", "pareto_power", "max_count", "class_counts")
+SPLIT_FIELDS = (
+    *("train_split", "test_split", "validation_split"),
+    *("train_list", "test_list", "validation_list"),
+)
 
 
 def main() -> None:
@@ -30,9 +35,9 @@ def main() -> None:
     flag = flags.FLAGS["config"]
     fields = dict(config_flags.get_override_values(flag))
     data = CONFIG.value.data
-    if "data.source" in fields:  # the command may be of another file, with a tail of its own
-        fields.setdefault("data.imbalance", data.imbalance)
-    if _is_cut(fields):
+    if "data.source" in fields:  # the command may be of another file, with a set of its own
+        fields = _of_the_set(data) | fields
+    if _is_cut(data, fields):
         # What is described has to be what the command trains on.
         data.validation_size = 0
         data.validation_size = held_out(len(load_dataset(data).train_labels))
@@ -52,11 +57,21 @@ def main() -> None:
     )
 
 
-def _is_cut(fields: Mapping[str, Any]) -> bool:
+def _of_the_set(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that say which images are meant, as far as the config changes them."""
+    changed = {
+        name: data[name]
+        for name in (*TAIL_FIELDS, *SPLIT_FIELDS)
+        if name == "imbalance" or data[name] != DEFAULTS[name]
+    }
+    return {f"data.{name}": value for name, value in changed.items()}
+
+
+def _is_cut(data: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
     """Whether validation is to be cut from data of one's own, whose size the file cannot know."""
     form = str(fields.get("data.source", "")).partition(":")[0]
-    given = {"data.validation_size", "data.validation_split", "data.validation_list"}
-    return form in ("arrays", "folder", "tfds") and not given & set(fields)
+    own = data["validation_split"] or data["validation_list"] or "data.validation_size" in fields
+    return form in ("arrays", "folder", "tfds") and not own
 
 
 if __name__ == "__main__":

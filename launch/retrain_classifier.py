@@ -24,7 +24,9 @@ from lt_jax.tables import tell
 
 FROM = flags.DEFINE_string("from_workdir", None, "Folder of the finished run of stage 1.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the second stage.")
-STAGE = flags.DEFINE_string("stage", None, "The second stage, and after a slash its objective.")
+STAGE = flags.DEFINE_string(
+    "stage", None, "The second stage, and after a slash its objective; crt if none."
+)
 CONFIG = cli.config_flag(None)
 SET = flags.DEFINE_multi_string("set", [], "A field of config.retrain, such as epochs=20.")
 SEEDS = flags.DEFINE_integer("seeds", 0, "Replicas of stage 1 to use; 0 for all.", lower_bound=0)

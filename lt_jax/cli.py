@@ -53,9 +53,8 @@ def _sentence(error: Exception) -> str:
         name = next(iter(re.findall(r"[A-Za-z_]\w*", text)), text)
         # The whole name, as others of its last part may exist.
         given = re.findall(r"--config\.([\w.]+)", " ".join(sys.argv))
-        known = next((full for full in given if name in full.split(".")[:-1]), "")
-        if _lacking(known):
-            return _lacking(known)
+        if lacking := _lacking([full for full in given if name in full.split(".")[:-1]]):
+            return lacking
         name = next((full for full in given if full.rpartition(".")[2] == name), name)
         return f"config has no field {name!r}{hint}"
     return " ".join(text.split())
@@ -94,12 +93,19 @@ def _import_file(file: str) -> None:
         ) from error
 
 
-def _lacking(field: str) -> str:
-    """What to say of a field of a transform that the method on the command line does not have."""
-    from lt_jax.two_stage import lacking_transform  # predicting needs no configs
+def _lacking(given: list[str]) -> str:
+    """What to say of fields of a transform that the method on the command line does not have."""
+    from lt_jax.configuration import base_config  # predicting needs no configs
+    from lt_jax.settings import has_field
+    from lt_jax.two_stage import lacking_transform
 
     strings = re.findall(r"--config[= ]\S+?:(\S+)", " ".join(sys.argv))
     method = strings[-1].rpartition(",")[2] if strings else "cross_entropy"
+    try:
+        config = base_config(method)
+    except InputError:  # the file has names of its own
+        return ""
+    field = next((f for f in given if not has_field(config, f.rpartition(".")[0])), "")
     return lacking_transform(field, method)
 
 

@@ -13,13 +13,12 @@ from lt_jax.config_checks import check_fields, check_second_stage_values, check_
 from lt_jax.data import DEFAULTS
 from lt_jax.errors import InputError
 from lt_jax.objectives import method_spec
-from lt_jax.objectives.registry import completed_spec
+from lt_jax.objectives.registry import completed_spec, cosine_scale
 from lt_jax.two_stage import (
     augment_fields,
     default_fields,
     optimizer_fields,
     sampling_fields,
-    scale_of,
     split_name,
     stage_fields,
     suit,
@@ -86,7 +85,7 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
         }
     )
     config.objective = _typed(method_spec(objective))
-    cosines = scale_of(plain(config.objective)) is not None
+    cosines = cosine_scale(plain(config.objective)) is not None
     config.retrain = _typed(stage_fields(stage, second_objective, cosines=cosines))
     return config.lock()
 
@@ -126,7 +125,7 @@ def with_stage(config: Mapping[str, Any], stage: str) -> ConfigDict:
     """
     _, name, objective = split_name(f"cross_entropy/{stage}")
     fields = _thawed(config)
-    cosines = scale_of(fields["objective"]) is not None
+    cosines = cosine_scale(fields["objective"]) is not None
     fields["retrain"] = stage_fields(name, objective, cosines=cosines)
     fields["name"] = f"{fields['name']}_{stage.replace('/', '_')}"
     suit(fields["retrain"], fields)
@@ -170,6 +169,10 @@ def read_config(path: Path) -> ConfigDict:
         given = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
+    try:
+        given = with_later_options(given) if isinstance(given, Mapping) else given
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not the config of a run ({error})") from error
     default = all_defaults(given) if isinstance(given, Mapping) else {}
     if not isinstance(given, Mapping) or not all(
         isinstance(given.get(name, {}), Mapping)
@@ -177,7 +180,7 @@ def read_config(path: Path) -> ConfigDict:
         if isinstance(group, Mapping)
     ):
         raise InputError(f"{path} is not the config of a run")
-    config = _typed(_completed(with_later_options(given), default)).lock()
+    config = _typed(_completed(given, default)).lock()
     check_config(config)
     return config
 

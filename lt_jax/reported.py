@@ -87,14 +87,15 @@ def reported_for(
     if data["imbalance_kind"] != "exponential" or data["max_count"] or len(data["class_counts"]):
         return []  # another long tail than that of the papers
     data_set = data["source"].removeprefix("tfds:")
-    part = "[" in f"{data['train_split']}{data['test_split']}"
-    if part or bool(data["train_list"]) != (data_set in _BY_LISTS):
+    # Runs of earlier versions have fewer fields.
+    part = "[" in f"{data.get('train_split', '')}{data.get('test_split', '')}"
+    if part or bool(data.get("train_list")) != (data_set in _BY_LISTS):
         return []  # other images
     same_data = (
         _SETS.get(data_set, data_set),
         f"{data['imbalance']:g}" if data["imbalance"] else "",
     )
-    names = _names(method, network, data["image_size"])
+    names = _names(method, network, data.get("image_size", 0))
     found = []
     for row in rows:
         same = (row["dataset"], row["imbalance"]) == same_data and row["backbone"] == network
@@ -106,7 +107,8 @@ def reported_for(
 
 
 def _names(method: str, network: str, image_size: int) -> set[str]:
-    """What the file may call a row: of photographs it names the size, and not the network."""
+    """What the file may call a row: of photographs it names the size, if not the usual 224."""
     method = method.rpartition(f"{network}_{image_size}_")[2]
     same = _SAME.get(method, (method,))
-    return {*same, *(f"{name}_{image_size}px" for name in same)}
+    usual = same if image_size in (0, 224) else ()
+    return {*usual, *(f"{name}_{image_size}px" for name in same)}

@@ -50,7 +50,8 @@ def override(config: ConfigDict, settings: Sequence[str]) -> None:
             known = [path for path, _ in workdir.flatten(plain(config))]
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise InputError(lacking_transform(name) or f"config has no field {name!r}{hint}")
+            lacking = "" if has_field(config, _group_of(name)) else lacking_transform(name)
+            raise InputError(lacking or f"config has no field {name!r}{hint}")
         before = value_at(config, name)
         if isinstance(before, ConfigDict):
             raise InputError(
@@ -63,6 +64,11 @@ def override(config: ConfigDict, settings: Sequence[str]) -> None:
             raise InputError(
                 f"setting is {setting!r}; expected a value such as {before!r}"
             ) from error
+
+
+def _group_of(field: str) -> str:
+    """What an option belongs to: ``objective.transforms.focal`` of its gamma."""
+    return field.rpartition(".")[0]
 
 
 class Grid(NamedTuple):
@@ -206,7 +212,8 @@ def load_configs(
       module: names of a config file: ``get_config``, and ``get_sweep`` if `sweep` is given.
       sweep: argument for ``get_sweep``, which gives the rows.
       rows: arguments for ``get_config`` instead.
-      settings: for `override`, for every row; ``retrain...`` for those that have the field.
+      settings: for `override`, for every row; of ``retrain`` and of transforms for those that have
+        the field.
       seeds: replicas of each row.
       over: for `variations`, for every row that has the field.
 
@@ -229,7 +236,8 @@ def load_configs(
         fitting = [
             s
             for s in settings
-            if not s.startswith("retrain.") or has_field(config, s.partition("=")[0])
+            if not s.startswith(("retrain.", "objective.transforms."))
+            or has_field(config, s.partition("=")[0])
         ]
         override(config, fitting)
         varying = [text for text in over if has_field(config, text.partition("=")[0])]

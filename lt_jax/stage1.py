@@ -134,7 +134,7 @@ def _is_tuning(path: Path) -> bool:
     """Whether the folder is one in which values are, or were, compared."""
     try:
         return "tune" in json.loads((path / workdir.CONFIG).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return False  # told by whoever needs it
 
 

@@ -86,9 +86,9 @@ def summarize_tuning(
 def _at_the_end(grid: Grid, values: Sequence[float]) -> list[str]:
     """Fields whose chosen value is the smallest or largest tried, so that more may be better.
 
-    But for 0, below which few options have a meaning.
+    But for 0 as the smallest, below which few options have a meaning.
     """
-    ends: list[set[float]] = [{min(axis), max(axis)} - {0} for axis in grid.axes]
+    ends: list[set[float]] = [{min(axis)} - {0} | {max(axis)} for axis in grid.axes]
     return [f for f, v, end in zip(grid.fields, values, ends, strict=True) if v in end]
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from lt_jax.dlsa import CascadeOptions, FlowOptions, HeadOptions
 from lt_jax.errors import InputError
 from lt_jax.objectives import method_spec
-from lt_jax.objectives.registry import TRANSFORMS, balances
+from lt_jax.objectives.registry import TRANSFORMS, balances, cosine_scale
 
 Fields = dict[str, Any]
 
@@ -97,6 +97,7 @@ def split_name(name: str) -> tuple[str, str, str]:
     # Among names joined by + an alias of one stage is its objective.
     parts[0] = "+".join(_OBJECTIVES.get(part, part) for part in parts[0].split("+"))
     first, stage, second = (*parts, "", "")[:3]
+    second = "+".join(_OBJECTIVES.get(part, part) for part in second.split("+"))
     if stage and stage not in STAGES:
         raise InputError(f"second stage is {stage!r}; expected one of {', '.join(sorted(STAGES))}")
     if second and STAGES[stage].kind not in TRAINED:
@@ -257,17 +258,6 @@ def stage_fields(stage: str, objective: str = "", *, cosines: bool = False) -> F
     return fields
 
 
-def scale_of(objective: Fields) -> float | None:
-    """What the spec of an objective multiplies cosines by; None if it does not take cosines.
-
-    Example:
-      >>> scale_of(method_spec("gcl")), scale_of(method_spec("cross_entropy"))
-      (30.0, None)
-    """
-    scales = [t["scale"] for t in objective["transforms"].values() if "scale" in t]
-    return scales[0] if scales else None
-
-
 def suit(second: Fields, first: Fields) -> None:
     """Makes a stage with its defaults one for a given run.
 
@@ -281,11 +271,11 @@ def suit(second: Fields, first: Fields) -> None:
     """
     if "batch_size" in second:
         second["batch_size"] = min(second["batch_size"], first["train"]["batch_size"])
-        scale, transforms = scale_of(first["objective"]), second["objective"]["transforms"]
-        if scale and second["method"] == "finetune" and "gaussian_cloud" in transforms:
-            transforms["gaussian_cloud"]["scale"] = scale * 2 / 3
-        elif scale and second["method"] in ("lws", "finetune") and "scale_logits" in transforms:
-            transforms["scale_logits"]["scale"] = scale
+        scale, transforms = cosine_scale(first["objective"]), second["objective"]["transforms"]
+        keeps_head = second["method"] in ("lws", "finetune")
+        for name in ("scale_logits", "label_distribution_margin", "gaussian_cloud"):
+            if scale is not None and keeps_head and name in transforms:
+                transforms[name]["scale"] = scale * (2 / 3 if name == "gaussian_cloud" else 1)
     validates = ("validation_size", "validation_split", "validation_list")
     if any(first["data"][name] for name in validates):
         second |= {name: values for name, values in KNOB_VALUES.items() if name in second}

@@ -172,15 +172,22 @@ def test_the_script_advises_for_the_data_of_a_config():
     assert run.stdout == f"{advice_for(counts, config=config)}\n"
 
 
-@pytest.mark.parametrize("tail", [(), ("--config.data.imbalance=0",)])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        (),
+        ("--config.data.imbalance=0",),
+        ("--config=configs/small_lt.py", "--config.data.max_count=90"),
+    ],
+)
 def test_the_script_describes_what_its_command_trains_on(tail, tmp_path, get_config):
     """It held 150 images out of its numbers and fewer in its command, and left a net for 28 px."""
     labels = np.repeat(np.arange(3), (150, 100, 50))
     images = np.zeros((300, 40, 40, 3), np.uint8)
     np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     done = subprocess.run(
-        [sys.executable, "launch/advise.py", f"--config.data.source=arrays:{tmp_path}/a.npz",
-         *tail],
+        [sys.executable, "launch/advise.py", *tail,
+         f"--config.data.source=arrays:{tmp_path}/a.npz"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -191,7 +198,7 @@ def test_the_script_describes_what_its_command_trains_on(tail, tmp_path, get_con
     override(made, [x.removeprefix("--config.") for x in rest if x.startswith("--config.")])
     found = load_dataset(made.data)
     assert done.stdout.startswith(f"3 classes, {len(found.train_labels)} images:")
-    assert len(found.train_labels) == 270 or not tail
+    assert len(found.train_labels) == 270 or tail[-1:] != ("--config.data.imbalance=0",)
     assert 0 < made.data.validation_size <= 30
     assert made.model.name == "conv4"
 
@@ -209,6 +216,8 @@ def test_the_network_suits_the_images(name, shape, get_config):
     fitting = {28: ("small", "resnet32"), 32: ("conv4", "resnet32"), 64: ("conv4",)}
     fitting |= {224: ("resnet18",), 512: ("mlp",)}
     assert made.model.name in fitting[shape[0]]
+    if len(shape) == 1:  # which no crop can be taken of
+        assert not any(made.augment.to_dict().values())
 
 
 # Snippets

@@ -58,9 +58,13 @@ CONFIGS = {
     "zero epochs": ({"train__epochs": 0}, "config.train.epochs is 0; expected at least 1"),
     "seed": ({"seed": 1 << 32}, "config.seed is 4294967296 for 1 replicas; expected seeds below"),
     "last seed": ({"seed": (1 << 32) - 1, "replicas": 2}, "config.seed is 4294967295 for 2 replic"),
+    "no number": (
+        {"objective__transforms": {"rebalanced": {"mu": float("inf")}}},
+        "config.objective.transforms.rebalanced.mu is inf; expected a finite number",
+    ),
     "late start": (
         {"objective__transforms": {"focal": {"start_epoch": float("nan")}}},
-        "start_epoch of focal is nan; expected a number",
+        "config.objective.transforms.focal.start_epoch is nan; expected a finite number",
     ),
     "second stage": (
         {"retrain__method": "crt"},

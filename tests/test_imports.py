@@ -81,7 +81,7 @@ def test_a_run_with_a_loss_of_ones_own_is_trained_retrained_and_exported(tmp_pat
     assert trained.returncode == 0, trained.stderr
     second = ("--from_workdir=vs", "--stage=crt/vs", "--set=epochs=1", "--workdir=vs_crt")
     without = run(tmp_path, "retrain_classifier", *second)
-    assert_refused(without, r"method is 'vs'; expected one of .*")
+    assert_refused(without, r"loss transform is 'vector_scaling'; expected one of .*--import=FILE")
     retrained = run(tmp_path, "retrain_classifier", *own, *second)
     assert retrained.returncode == 0, retrained.stderr
     config = json.loads((tmp_path / "vs_crt/config.json").read_text())

@@ -6,6 +6,7 @@ from every_method import COUNTS
 
 from lt_jax.errors import InputError
 from lt_jax.objectives import METHODS, build_objective, method_spec
+from lt_jax.objectives.registry import completed_spec
 
 
 def test_specs_write_every_option_out():
@@ -86,6 +87,20 @@ def test_bad_method_names(name, sentence):
 def test_bad_specs(spec, sentence):
     with pytest.raises(InputError, match=sentence):
         build_objective(spec, COUNTS, steps_per_epoch=4)
+
+
+@pytest.mark.parametrize("options", [None, {}, {"gamma": 2.0}, 3])
+def test_specs_of_earlier_versions_are_completed(options):
+    """What cannot be read stays as it is, for whoever tells of it."""
+    spec = {"base": "sigmoid", "transforms": {"focal": options}}
+    found = completed_spec(spec)["transforms"]["focal"]
+    if options == 3:
+        assert found == 3
+    else:
+        assert found == {"gamma": 1.0, "differentiate_modulator": True, "start_epoch": 0.0} | (
+            options or {}
+        )
+    assert completed_spec({"base": "softmax"})["transforms"] == {}
 
 
 def test_num_examples_reach_the_ratios():

@@ -5,7 +5,7 @@ import runpy
 import pytest
 from tiny_runs import ROOT
 
-from lt_jax.configuration import base_config
+from lt_jax.configuration import base_config, plain
 from lt_jax.errors import InputError
 from lt_jax.reported import read_reported, reported_for
 from lt_jax.summaries import row_name
@@ -50,6 +50,15 @@ def test_reported_numbers_are_of_the_same_data(change):
     assert reported_for([ROW], config, "gcl") == []
 
 
+def test_runs_of_earlier_versions_had_fewer_fields():
+    config = plain(base_config())
+    config["data"] |= {"source": "tfds:cifar10", "imbalance": 100.0}
+    config["model"]["name"] = "resnet32"
+    for name in ("train_split", "test_split", "train_list", "image_size"):
+        del config["data"][name]
+    assert [r.value for r in reported_for([ROW], config, "gcl")] == [82.68]
+
+
 @pytest.mark.parametrize(
     ("sweep", "numbers"),
     [
@@ -68,5 +77,8 @@ def test_reported_numbers_of_photographs_stand_beside_their_rows(sweep, numbers)
         of_row = config["get_config"](row)
         name = row_name({"name": of_row.name, "data": {"source": of_row.data.source}})
         found += [r.value for r in reported_for(reported, of_row, name)] or [None]
+    if sweep.startswith("gcl"):  # whose numbers are of 224 pixels
+        larger = config["get_config"]("places_lt,resnet152,320,gcl")
+        assert reported_for(reported, larger, larger.name) == []
     expected = [None if error is None else pytest.approx(100 - error) for error in numbers]
     assert found == expected

@@ -68,17 +68,24 @@ def test_setting_that_does_not_fit_is_refused(setting, sentence):
     assert "\n" not in str(error.value)
 
 
+def test_a_misspelt_option_of_a_transform_that_is_there():
+    with pytest.raises(InputError, match=r"no field .*focal.gama'; did you mean .*focal.gamma\?"):
+        override(base_config("focal"), ["objective.transforms.focal.gama=2"])
+
+
 # Rows of a sweep.
 
 
 def test_configs_of_rows_and_of_a_sweep():
-    """Settings and seeds reach every row; those of the second stage the rows that have them."""
-    settings = ["train.epochs=2", "retrain.epochs=3", "retrain.tau=[1]"]
-    rows = ["cross_entropy", "crt", "tau_norm"]
+    """Settings and seeds reach every row; those of a second stage or a loss the rows with it."""
+    beta = "objective.transforms.class_balanced.beta=0.9"
+    settings = ["train.epochs=2", "retrain.epochs=3", "retrain.tau=[1]", beta]
+    rows = ["cross_entropy", "crt", "tau_norm", "cb_softmax"]
     configs = load_configs(DIGITS, None, rows, settings, 3)
     assert list(configs) == rows
-    assert [c.train.epochs for c in configs.values()] == [2, 2, 2]
-    assert [c.replicas for c in configs.values()] == [3, 3, 3]
+    assert [c.train.epochs for c in configs.values()] == [2, 2, 2, 2]
+    assert [c.replicas for c in configs.values()] == [3, 3, 3, 3]
+    assert configs["cb_softmax"].objective.transforms.class_balanced.beta == 0.9
     assert configs["crt"].retrain.epochs == 3
     assert configs["tau_norm"].retrain.tau == (1,)
     table = load_configs(CIFAR, "gcl_table,cifar10,100", [], [], 1)

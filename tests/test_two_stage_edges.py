@@ -25,6 +25,8 @@ from lt_jax import workdir
 from lt_jax.configuration import base_config, plain, read_config, with_stage
 from lt_jax.data.sources import load_source
 from lt_jax.errors import InputError
+from lt_jax.objectives import TRANSFORMS
+from lt_jax.objectives.core import stateless
 from lt_jax.retrain import retrain
 from lt_jax.settings import load_configs, override
 from lt_jax.sweep import plan, run_sweep
@@ -318,3 +320,21 @@ def test_a_second_stage_of_a_run_suits_its_batches_and_its_scale():
     assert with_stage(first, "crt").retrain.batch_size == 128
     usual = with_stage(base_config("cosine"), "gcl").retrain.objective
     assert usual.to_dict() == gcl_objective()
+    first.objective.transforms.gaussian_cloud.scale = 9.0
+    for stage in ("lws", "finetune/ldam"):  # which keep the head, and so its scale
+        (transform,) = with_stage(first, stage).retrain.objective.transforms.values()
+        assert transform.scale == 9.0
+    assert (
+        base_config("cross_entropy/crt/gcl_stage1").retrain.objective
+        == base_config("gcl").objective
+    )
+
+
+def test_an_option_called_scale_is_none_of_cosines(monkeypatch):
+    """A transform says by itself whether it takes cosines, and what it scales them by."""
+    monkeypatch.setitem(TRANSFORMS, "tempered", lambda *, scale=2.0: stateless(
+        lambda key, terms: terms._replace(logits=terms.logits / scale), name="tempered",
+        stage="logits",
+    ))  # fmt: skip
+    first = base_config("cross_entropy+tempered")
+    assert dict(with_stage(first, "lws").retrain.objective.transforms) == {}

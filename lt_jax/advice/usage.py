@@ -115,17 +115,15 @@ def network_for(image_shape: Sequence[int]) -> str:
     """A network for images of a size.
 
     Args:
-      image_shape: ``(H, W, C)``, or ``(D,)`` of feature vectors.
+      image_shape: ``(H, W, C)``.
 
     Returns:
       A name for ``config.model.name``.
 
     Example:
-      >>> [network_for(shape) for shape in [(8, 8, 1), (64, 64, 3), (96, 224, 3), (512,)]]
-      ['small', 'conv4', 'resnet18', 'mlp']
+      >>> [network_for(shape) for shape in [(8, 8, 1), (64, 64, 3), (96, 224, 3)]]
+      ['small', 'conv4', 'resnet18']
     """
-    if len(image_shape) == 1:
-        return "mlp"
     side = max(image_shape[:2])
     return "small" if side <= 28 else "conv4" if side <= 64 else "resnet18"
 
@@ -141,6 +139,10 @@ def _own_data(
         "data.validation_size": held_out(size),
         "name": method.replace("/", "_"),
     }
+    if len(image_shape) == 1:
+        vectors: dict[str, Value] = {"model.name": "mlp", "augment.crop_padding": 0}
+        file = "multi_digits" if multi_label else "digits"
+        return f"configs/{file}.py:{method}", arrays | own | vectors
     network: dict[str, Value] = {"model.name": network_for(image_shape)} if image_shape else {}
     if network.get("model.name") == "small":  # these files have it, or one for 32 pixels
         network = {}

@@ -58,7 +58,8 @@ def checked_inputs(what: str, inputs: Any) -> Any:
         )
     if inputs.size == 0:
         raise InputError(f"{what} has shape {inputs.shape}; expected at least one image and pixel")
-    if inputs.ndim == 4 and inputs.shape[1] in (1, 3) and min(inputs.shape[2:]) > 4:
+    _, first, *sides = inputs.shape
+    if len(sides) == 2 and first in (1, 3) and sides[0] == sides[1] > 4:
         raise InputError(
             f"{what} has shape {inputs.shape}, with the channels first; expected channels last,"
             " [N, H, W, C]: x.transpose(0, 2, 3, 1)"

@@ -187,7 +187,8 @@ def _reduced(opened: Image, box: Box, size: int) -> Box:
     width, height = opened.size
     enough = width * size / (box[2] - box[0]), height * size / (box[3] - box[1])
     opened.draft("RGB", (math.ceil(enough[0]), math.ceil(enough[1])))
-    scale = round(width / opened.size[0])  # sides of the smaller image are rounded up
+    # Sides of the smaller image are rounded up.
+    scale = next(s for s in (1, 2, 4, 8) if -(-width // s) == opened.size[0])
     left, upper, right, lower = (side / scale for side in box)
     return left, upper, min(right, opened.size[0]), min(lower, opened.size[1])
 

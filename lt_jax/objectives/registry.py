@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -134,11 +134,10 @@ def completed_spec(spec: Mapping[str, Any]) -> Spec:
       >>> completed_spec({"base": "softmax", "transforms": {"focal": {"gamma": 2.0}}})["transforms"]
       {'focal': {'gamma': 2.0, 'differentiate_modulator': True, 'start_epoch': 0.0}}
     """
-    given = spec.get("transforms", {})
-    transforms = {
-        name: {**_transform(name), **options} if name in TRANSFORMS else options
-        for name, options in given.items()
-    }
+    transforms = dict(spec.get("transforms", {}))
+    for name, options in transforms.items():
+        if name in TRANSFORMS and isinstance(options or {}, Mapping):
+            transforms[name] = {**_transform(name), **(options or {})}
     return copy.deepcopy({**spec, "transforms": transforms})
 
 
@@ -179,11 +178,32 @@ def balances(spec: Mapping[str, Any]) -> bool:
       >>> [balances(method_spec(name)) for name in ("softmax_focal", "ldam_drw")]
       [False, True]
     """
+    return any(transform.balances for transform in _of_made_up_counts(spec))
+
+
+def cosine_scale(spec: Mapping[str, Any]) -> float | None:
+    """What an objective multiplies cosines by; None if it does not take cosines.
+
+    Args:
+      spec: see the top of this module.
+
+    Returns:
+      The scale.
+
+    Raises:
+      InputError: as `balances`.
+
+    Example:
+      >>> cosine_scale(method_spec("gcl")), cosine_scale(method_spec("cross_entropy"))
+      (30.0, None)
+    """
+    return next((t.scale for t in _of_made_up_counts(spec) if t.wants_cosines), None)
+
+
+def _of_made_up_counts(spec: Mapping[str, Any]) -> Iterator[Transform]:
     data = {"class_counts": (2, 1), "num_examples": None}
-    return any(
-        _built(name, dict(options or {}), data, steps_per_epoch=1).balances
-        for name, options in spec.get("transforms", {}).items()
-    )
+    for name, options in spec.get("transforms", {}).items():
+        yield _built(name, dict(options or {}), data, steps_per_epoch=1)
 
 
 def build_objective(
