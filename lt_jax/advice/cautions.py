@@ -47,8 +47,8 @@ def _of_size(measures: Measures) -> Iterator[str]:
         )
     if measures.num_examples < TINY:
         yield (
-            f"{measures.num_examples:,} images are few: on 312 digits the scores of cross-entropy"
-            " deviate by 1.5 points between seeds; compare five seeds or more, paired."
+            f"{measures.num_examples:,} images are few: on 312 digits the scores of a method"
+            " deviate by 0.4 to 2.8 points between seeds; compare five seeds or more, paired."
         )
     if measures.factor > BEYOND:
         yield (
