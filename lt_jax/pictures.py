@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,11 @@ import numpy as np
 
 from lt_jax.errors import StorageError
 from lt_jax.files import write_whole
-from lt_jax.reported import reported_for
 from lt_jax.summaries import (
     Scores,
-    compared,
     headline,
     label,
     main_columns,
-    row_name,
     score_text,
 )
 from lt_jax.writers import read_metrics, say
@@ -171,6 +168,9 @@ def _draw_calibration(axes: Any, replicas: Sequence[Scores]) -> None:
     axes.set(ylabel="share of positives", ylim=(-0.02, 1.02), xlim=(0, 1))
 
 
+_BLOCKS = ("-", "--", ":", "-.")
+
+
 def _draw_curves(axes: Any, rows: Sequence[Scores], score: str) -> None:
     for split, name, colour in (("train", "loss", "tab:blue"), ("validation", score, "tab:orange")):
         chosen = [row for row in rows if row["split"] == split]
@@ -178,10 +178,16 @@ def _draw_curves(axes: Any, rows: Sequence[Scores], score: str) -> None:
             continue
         twin = axes if split == "train" else axes.twinx()
         twin.set_ylabel(f"{split} {label(name)}", color=colour)
-        steps, values = [r["step"] for r in chosen], np.array([r[name] for r in chosen])
-        twin.plot(steps, values, color=colour, lw=0.5, alpha=0.4)
-        twin.plot(steps, values.mean(axis=1), color=colour, lw=1.5)
-    axes.set(title="curves (thick: mean over seeds)", xlabel="step")
+        for block in sorted({row.get("block", 0) for row in chosen}):  # of a division, each anew
+            own = [row for row in chosen if row.get("block", 0) == block]
+            steps, values = [r["step"] for r in own], np.array([r[name] for r in own])
+            style = _BLOCKS[block % len(_BLOCKS)]
+            twin.plot(steps, values, style, color=colour, lw=0.5, alpha=0.4)
+            twin.plot(steps, values.mean(axis=1), style, color=colour, lw=1.5)
+    title = "curves (thick: mean over seeds)"
+    if any("block" in row for row in rows):
+        title += ", a line style a block"
+    axes.set(title=title, xlabel="step")
 
 
 def draw_knob(axes: Any, knob: Scores) -> None:
@@ -249,66 +255,3 @@ def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
 
 def _by_class(summary: Scores) -> str:
     return "per_class_ap" if summary["data"].get("multi_label") else "per_class"
-
-
-def save_ranking(
-    summaries: Sequence[Scores], path: Path, *, reported: Sequence[Mapping[str, str]] = ()
-) -> None:
-    """Draws the rows of a table: the compared scores with each seed, first stages, reported ones.
-
-    Args:
-      summaries: of finished runs on the same data.
-      path: of the PNG to write.
-      reported: from `lt_jax.reported.read_reported`.
-    """
-    scores = compared(summaries[0])
-    size = (5 + 4 * len(scores), 1.2 + 0.42 * len(summaries))
-    made = new_figure(1, len(scores), size) if scores else None
-    if made is None:
-        return
-    figure, panels = made
-    panels = np.atleast_1d(panels)
-    used = [
-        _draw_rows(axes, summaries, s, reported) for axes, s in zip(panels, scores, strict=True)
-    ]
-    names = [literal(row_name(s)) for s in summaries]
-    for axes in panels:
-        axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
-    for name, (marker, colour) in _MARKS.items():
-        if any(name in u for u in used):
-            panels[-1].plot([], [], marker, color=colour, label=name, ls="")
-    # Beside the panel: inside it would hide some.
-    panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    write_figure(figure, path)
-
-
-# No bars: they would have to start at 0, where methods are hard to tell apart.
-_MARKS = {
-    "mean": ("s", "lightsteelblue"),
-    "seed": ("o", "tab:blue"),
-    "its stage 1": ("d", "tab:orange"),
-    "reported": ("|", "black"),
-}
-
-
-def _draw_rows(
-    axes: Any, summaries: Sequence[Scores], score: str, reported: Sequence[Mapping[str, str]]
-) -> set[str]:
-    """Draws one score of all rows; which marks were used."""
-    used = {"mean", "seed"}
-    for y, summary in enumerate(summaries):
-        test = summary["test"]["last"]
-        axes.plot(100 * test["mean"][score], y, "s", color="lightsteelblue", ms=10)
-        seeds = [100 * replica[score] for replica in test["replicas"]]
-        axes.plot(seeds, [y] * len(seeds), "o", color="tab:blue", ms=3)
-        if "stage1" in summary:
-            mean = summary["stage1"]["test"]["last"]["mean"][score]
-            axes.plot(100 * mean, y, "d", color="tab:orange", ms=6)
-            used.add("its stage 1")
-        known = reported_for(reported, summary["config"], row_name(summary)) if reported else []
-        for number in known if score == headline(summary) else ():
-            axes.plot(number.value, y, "|", color="black", ms=16, mew=2)
-            used.add("reported")
-    axes.set(xlabel=f"{label(score)} on test, %", ylim=(len(summaries) - 0.5, -0.5))
-    axes.grid(alpha=0.3)
-    return used

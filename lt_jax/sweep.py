@@ -16,10 +16,11 @@ from lt_jax.data import Dataset, load_dataset
 from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.files import folder_of
 from lt_jax.masking_pictures import save_masking_of_table
-from lt_jax.pictures import dispensable, save_ranking
+from lt_jax.pictures import dispensable
 from lt_jax.prepare import prepare
 from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.stage1 import decisive
+from lt_jax.table_pictures import save_ranking
 from lt_jax.tables import write_tables
 from lt_jax.train import train
 from lt_jax.writers import say

@@ -50,7 +50,7 @@ LAYERS = (
     ),
     ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "stopping", "loop"),
     ("settings", "build", "assembly", "prepare"),
-    ("reported", "summaries", "tables", "pictures", "masking_pictures", "finish"),
+    ("reported", "summaries", "tables", "pictures", "table_pictures", "masking_pictures", "finish"),
     ("tuning_report",),
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),
     ("dividing_pictures", "dividing", "extract"),

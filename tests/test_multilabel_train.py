@@ -255,12 +255,13 @@ def test_post_hoc_stages_are_refused_after_the_fact_too(file, tmp_path):
 def test_a_table_compares_operating_points_and_shows_what_masks_do(file, tmp_path):
     from lt_jax import pictures, tables
     from lt_jax.masking_pictures import save_masking_of_table
+    from lt_jax.table_pictures import save_ranking
 
     configs = {m: config_of(file, m, replicas=2) for m in ("sigmoid", "plm")}
 
     def write(summaries):
         tables.write_tables(summaries, tmp_path)
-        pictures.save_ranking(summaries, tmp_path / "table.png")
+        save_ranking(summaries, tmp_path / "table.png")
         pictures.save_comparison(summaries, tmp_path / "comparison.png")
         save_masking_of_table(summaries, tmp_path, tmp_path / "masking.png")
 
