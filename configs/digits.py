@@ -9,7 +9,7 @@ for one seed on 2 CPU cores. Scores of nine methods, five seeds each: results/di
 from ml_collections import ConfigDict
 
 from lt_jax.configuration import base_config
-from lt_jax.two_stage import KNOB_VALUES
+from lt_jax.two_stage import knob_values
 
 
 def get_config(method: str = "cross_entropy") -> ConfigDict:
@@ -49,10 +49,8 @@ def get_config(method: str = "cross_entropy") -> ConfigDict:
 
 def _second_stage(retrain: ConfigDict) -> None:
     """Smaller batches for few images; knobs are chosen among these on validation."""
-    if "tau" in retrain:
-        retrain.tau = KNOB_VALUES["tau"]
-    elif "features" in retrain:
-        retrain.features = KNOB_VALUES["features"]
+    if knob := knob_values(retrain):
+        retrain.update(knob)
     elif "cascade" in retrain:
         retrain.cascade.depth = 2
         retrain.flow.num_clusters = 20  # of 312 samples, of which a third come to no block

@@ -35,7 +35,7 @@ from ml_collections import ConfigDict
 from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
 from lt_jax.recipes import class_balanced_photographs, gcl_photographs
-from lt_jax.two_stage import KNOB_VALUES
+from lt_jax.two_stage import knob_values
 
 NETWORKS = ("resnet10", "resnet50", "resnet101", "resnet152", "resnext50", "vit_b16")
 SIDES = ("224", "320")
@@ -89,8 +89,7 @@ def get_config(row: str = "imagenet_lt,resnet50,224,gcl") -> ConfigDict:
     else:
         class_balanced_photographs(config)
     if config.data.validation_split or config.data.validation_list:
-        suited = (name for name in KNOB_VALUES if name in config.retrain)
-        config.retrain.update({name: KNOB_VALUES[name] for name in suited})
+        config.retrain.update(knob_values(config.retrain))
     return config
 
 

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from lt_jax.configuration import base_config
 from lt_jax.errors import InputError
-from lt_jax.two_stage import KNOB_VALUES
+from lt_jax.two_stage import knob_values
 
 CROP = {"fashion_mnist": 1, "cifar10": 2, "cifar100": 2}
 SAMPLING = {
@@ -157,10 +157,8 @@ def _second_stage(config: ConfigDict) -> None:
     retrain = config.retrain
     if "cascade" in retrain:
         _division(config)
-    elif "tau" in retrain:
-        retrain.tau = KNOB_VALUES["tau"]
-    elif "features" in retrain:
-        retrain.features = KNOB_VALUES["features"]
+    elif knob := knob_values(retrain):
+        retrain.update(knob)
     else:
         retrain.epochs = 20
         retrain.batch_size = 32

@@ -96,8 +96,7 @@ def _import_file(file: str) -> None:
 def _lacking(given: list[str]) -> str:
     """What to say of fields of a transform that the method on the command line does not have."""
     from lt_jax.configuration import base_config  # predicting needs no configs
-    from lt_jax.settings import has_field
-    from lt_jax.two_stage import lacking_transform
+    from lt_jax.settings import lacking
 
     strings = re.findall(r"--config[= ]\S+?:(\S+)", " ".join(sys.argv))
     method = strings[-1].rpartition(",")[2] if strings else "cross_entropy"
@@ -105,8 +104,7 @@ def _lacking(given: list[str]) -> str:
         config = base_config(method)
     except InputError:  # the file has names of its own
         return ""
-    field = next((f for f in given if not has_field(config, f.rpartition(".")[0])), "")
-    return lacking_transform(field, method)
+    return next(filter(None, (lacking(config, field, method) for field in given)), "")
 
 
 def _read_flags(argv: list[str], arguments: bool = False) -> list[str]:

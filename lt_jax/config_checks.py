@@ -9,6 +9,7 @@ from typing import Any
 
 from lt_jax.errors import InputError
 from lt_jax.longtail import SCHEMES
+from lt_jax.longtail.vectors import check_beta
 from lt_jax.two_stage import DIVIDED, NCM_FEATURES
 
 _AUGMENT_LOW = {
@@ -179,11 +180,8 @@ def _check_choices(config: Mapping[str, Any], choices: Mapping[str, tuple[str, .
 
 def _check_betas(config: Mapping[str, Any], path: str) -> None:
     """Also where the scheme takes none: what a config says should mean something."""
-    beta, spread = (value_at(config, f"{path}.{name}") for name in ("beta", "beta_spread"))
-    if not 0 <= beta < 1:
-        raise InputError(
-            f"config.{path}.beta is {beta!r}; expected a number in [0, 1), such as 0.9999"
-        )
+    check_beta(value_at(config, f"{path}.beta"), f"config.{path}.beta")
+    spread = value_at(config, f"{path}.beta_spread")
     if not 0 <= spread < 1:
         raise InputError(f"config.{path}.beta_spread is {spread!r}; expected a number in [0, 1)")
 

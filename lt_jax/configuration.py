@@ -165,16 +165,14 @@ def read_config(path: Path) -> ConfigDict:
     Raises:
       InputError: if the file cannot be read as a config.
     """
-    try:
-        given = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
-    try:
-        given = with_later_options(given) if isinstance(given, Mapping) else given
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not the config of a run ({error})") from error
-    default = all_defaults(given) if isinstance(given, Mapping) else {}
-    if not isinstance(given, Mapping) or not all(
+    given = read_fields(path)
+    if "tune" in given:
+        raise InputError(
+            f"{path.parent} compared values on validation; expected the folder of a run, such as"
+            " one with the values chosen there"
+        )
+    default = all_defaults(given)
+    if not all(
         isinstance(given.get(name, {}), Mapping)
         for name, group in default.items()
         if isinstance(group, Mapping)
@@ -183,6 +181,24 @@ def read_config(path: Path) -> ConfigDict:
     config = _typed(_completed(given, default)).lock()
     check_config(config)
     return config
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """The fields in a ``config.json``, those of losses complete: see `with_later_options`.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      Nested dictionaries.
+
+    Raises:
+      InputError: if the file cannot be read as a config.
+    """
+    try:
+        return with_later_options(json.loads(path.read_text()))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
 
 
 def all_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,7 +232,7 @@ def with_later_options(config: Mapping[str, Any]) -> dict[str, Any]:
       >>> with_later_options(old)["objective"]["transforms"]
       {'scale_logits': {'scale': 9.0, 'start_epoch': 0.0}}
     """
-    result = dict(config)
+    result = {**config}
     if isinstance(config.get("objective"), Mapping):
         result["objective"] = completed_spec(config["objective"])
     if isinstance(config.get("retrain"), Mapping):

@@ -50,8 +50,7 @@ def override(config: ConfigDict, settings: Sequence[str]) -> None:
             known = [path for path, _ in workdir.flatten(plain(config))]
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            lacking = "" if has_field(config, _group_of(name)) else lacking_transform(name)
-            raise InputError(lacking or f"config has no field {name!r}{hint}")
+            raise InputError(lacking(config, name) or f"config has no field {name!r}{hint}")
         before = value_at(config, name)
         if isinstance(before, ConfigDict):
             raise InputError(
@@ -66,9 +65,18 @@ def override(config: ConfigDict, settings: Sequence[str]) -> None:
             ) from error
 
 
-def _group_of(field: str) -> str:
-    """What an option belongs to: ``objective.transforms.focal`` of its gamma."""
-    return field.rpartition(".")[0]
+def lacking(config: ConfigDict, field: str, method: str = "cross_entropy") -> str:
+    """What to say of an option of a transform that the config does not have.
+
+    Args:
+      config: the config.
+      field: dotted name of the option.
+      method: see `lt_jax.two_stage.lacking_transform`.
+
+    Returns:
+      A sentence; empty if the transform is there, or the field is of anything else.
+    """
+    return "" if has_field(config, field.rpartition(".")[0]) else lacking_transform(field, method)
 
 
 class Grid(NamedTuple):

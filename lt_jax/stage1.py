@@ -122,20 +122,7 @@ def _run_folder(folder: str | Path) -> Path:
         raise InputError(
             f"stage-1 workdir {path} holds no {workdir.CONFIG}; expected the folder of a run"
         )
-    if _is_tuning(path):
-        raise InputError(
-            f"stage-1 workdir {path} compared values on validation; expected the folder of a run,"
-            " such as one with the values chosen there"
-        )
     return path
-
-
-def _is_tuning(path: Path) -> bool:
-    """Whether the folder is one in which values are, or were, compared."""
-    try:
-        return "tune" in json.loads((path / workdir.CONFIG).read_text())
-    except (OSError, ValueError, TypeError):
-        return False  # told by whoever needs it
 
 
 def find_stage1(config: Config, folder: str | Path) -> Stage1:

@@ -36,20 +36,20 @@ def save_ranking(
     names = [literal(row_name(s)) for s in summaries]
     for axes in panels:
         axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
-    for name, (marker, colour) in _MARKS.items():
+    for name, mark in _MARKS.items():
         if any(name in u for u in used):
-            panels[-1].plot([], [], marker, color=colour, label=name, ls="")
+            panels[-1].plot([], [], mark["marker"], color=mark["color"], label=name, ls="")
     # Beside the panel: inside it would hide some.
     panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     write_figure(figure, path)
 
 
 # No bars: they would have to start at 0, where methods are hard to tell apart.
-_MARKS = {
-    "mean": ("s", "lightsteelblue"),
-    "seed": ("o", "tab:blue"),
-    "its stage 1": ("d", "tab:orange"),
-    "reported": ("|", "black"),
+_MARKS: dict[str, dict[str, Any]] = {
+    "mean": {"marker": "s", "color": "lightsteelblue", "ms": 10},
+    "seed": {"marker": "o", "color": "tab:blue", "ms": 3},
+    "its stage 1": {"marker": "d", "color": "tab:orange", "ms": 6},
+    "reported": {"marker": "|", "color": "black", "ms": 16, "mew": 2},
 }
 
 
@@ -57,20 +57,21 @@ def _draw_rows(
     axes: Any, summaries: Sequence[Scores], score: str, reported: Sequence[Mapping[str, str]]
 ) -> set[str]:
     """Draws one score of all rows; which marks were used."""
-    used = {"mean", "seed"}
+    used = set()
     for y, summary in enumerate(summaries):
         test = summary["test"]["last"]
-        axes.plot(100 * test["mean"][score], y, "s", color="lightsteelblue", ms=10)
-        seeds = [100 * replica[score] for replica in test["replicas"]]
-        axes.plot(seeds, [y] * len(seeds), "o", color="tab:blue", ms=3)
+        values = {
+            "mean": [100 * test["mean"][score]],
+            "seed": [100 * replica[score] for replica in test["replicas"]],
+        }
         if "stage1" in summary:
-            mean = summary["stage1"]["test"]["last"]["mean"][score]
-            axes.plot(100 * mean, y, "d", color="tab:orange", ms=6)
-            used.add("its stage 1")
-        known = reported_for(reported, summary["config"], row_name(summary)) if reported else []
-        for number in known if score == headline(summary) else ():
-            axes.plot(number.value, y, "|", color="black", ms=16, mew=2)
-            used.add("reported")
+            values["its stage 1"] = [100 * summary["stage1"]["test"]["last"]["mean"][score]]
+        if reported and score == headline(summary):
+            known = reported_for(reported, summary["config"], row_name(summary))
+            values["reported"] = [number.value for number in known]
+        for name, x in values.items():
+            axes.plot(x, [y] * len(x), ls="", **_MARKS[name])
+        used |= {name for name, x in values.items() if x}
     axes.set(xlabel=f"{label(score)} on test, %", ylim=(len(summaries) - 0.5, -0.5))
     axes.grid(alpha=0.3)
     return used

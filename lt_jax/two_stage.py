@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lt_jax.dlsa import CascadeOptions, FlowOptions, HeadOptions
@@ -66,7 +67,11 @@ ALIASES = {
     **{name: f"cross_entropy/{name}" for name in STAGES if name not in ("gcl", "finetune")},
 }
 
-_OBJECTIVES = {alias: name for alias, name in ALIASES.items() if "/" not in name}
+
+def _objectives(names: str) -> str:
+    """Objectives joined by +, of which an alias of one stage is that stage's."""
+    aliases = {alias: name for alias, name in ALIASES.items() if "/" not in name}
+    return "+".join(aliases.get(name, name) for name in names.split("+"))
 
 
 def split_name(name: str) -> tuple[str, str, str]:
@@ -94,10 +99,8 @@ def split_name(name: str) -> tuple[str, str, str]:
             f"method is {name!r}; expected OBJECTIVE, OBJECTIVE/STAGE2 or"
             " OBJECTIVE/STAGE2/OBJECTIVE2"
         )
-    # Among names joined by + an alias of one stage is its objective.
-    parts[0] = "+".join(_OBJECTIVES.get(part, part) for part in parts[0].split("+"))
     first, stage, second = (*parts, "", "")[:3]
-    second = "+".join(_OBJECTIVES.get(part, part) for part in second.split("+"))
+    first, second = _objectives(first), _objectives(second)
     if stage and stage not in STAGES:
         raise InputError(f"second stage is {stage!r}; expected one of {', '.join(sorted(STAGES))}")
     if second and STAGES[stage].kind not in TRAINED:
@@ -258,6 +261,22 @@ def stage_fields(stage: str, objective: str = "", *, cosines: bool = False) -> F
     return fields
 
 
+def knob_values(second: Mapping[str, Any]) -> Fields:
+    """Values of the knob of a second stage among which validation may choose.
+
+    Args:
+      second: ``config.retrain``.
+
+    Returns:
+      The field and its values; nothing where there is no knob.
+
+    Example:
+      >>> list(knob_values(stage_fields("tau_norm"))), knob_values(stage_fields("crt"))
+      (['tau'], {})
+    """
+    return {name: values for name, values in KNOB_VALUES.items() if name in second}
+
+
 def suit(second: Fields, first: Fields) -> None:
     """Makes a stage with its defaults one for a given run.
 
@@ -278,4 +297,4 @@ def suit(second: Fields, first: Fields) -> None:
                 transforms[name]["scale"] = scale * (2 / 3 if name == "gaussian_cloud" else 1)
     validates = ("validation_size", "validation_split", "validation_list")
     if any(first["data"][name] for name in validates):
-        second |= {name: values for name, values in KNOB_VALUES.items() if name in second}
+        second |= knob_values(second)

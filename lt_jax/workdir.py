@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from lt_jax.configuration import all_defaults, plain, with_later_options
+from lt_jax.configuration import all_defaults, plain, read_fields
 from lt_jax.errors import InputError, StorageError
 from lt_jax.files import is_remote, make_folder, write_text
 from lt_jax.processes import all_agree, is_writer
@@ -76,10 +76,7 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
                     " is; choose another workdir"
                 )
         return
-    try:
-        there = dict(flatten(with_later_options(json.loads(path.read_text()))))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as the config of a run ({error})") from error
+    there = dict(flatten(read_fields(path)))
     here = dict(flatten(json.loads(json.dumps(plain(config)))))
     defaults = dict(flatten(json.loads(json.dumps(plain(all_defaults(config))))))
     for name in here.keys() & defaults.keys():  # fields that came later had their defaults

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 import reference
+from every_method import step_of
 
 from lt_jax import longtail, losses, objectives
 from lt_jax.errors import InputError
@@ -41,20 +42,6 @@ def multi_hot(kind):
 def objective_of(name, kind):
     length = {"steps_per_epoch": 4, "epochs": 5}
     return build_objective(method_spec(name), COUNTS[kind], **length, num_examples=NUM_EXAMPLES)
-
-
-def step_of(objective, key=KEY):
-    """``(state, logits, labels) -> loss [B], gradient [B, C], state``."""
-
-    def step(state, logits, labels):
-        def summed(z):
-            loss, new_state = objective.apply(state, key, z, labels)
-            return loss.sum(), (loss, new_state)
-
-        gradient, (loss, new_state) = jax.grad(summed, has_aux=True)(logits)
-        return loss, gradient, new_state
-
-    return step
 
 
 def masking(objective, shift):
@@ -155,7 +142,7 @@ def test_large_logits_of_multi_hot_labels_stay_finite(kind):
     logits = np.random.default_rng(0).choice([-1e4, 0.0, 1e4], size=labels.shape)
     objective = {name: objective_of(name, kind) for name in (*SIGMOID_METHODS, *COMPOSED[:3])}
     results = jax.jit(
-        lambda z, y: {name: step_of(o)(o.init(), z, y) for name, o in objective.items()}
+        lambda z, y: {name: step_of(o)(o.init(), KEY, z, y) for name, o in objective.items()}
     )(jnp.float32(logits), labels)
     for name, tree in results.items():
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)), name
@@ -171,7 +158,7 @@ def test_accepted_objectives_judge_each_class_by_its_own_logit():
     refused = {"cross_entropy": objective_of("cross_entropy", "ordinary")}
     gradients = jax.jit(
         lambda *logits: {
-            name: [step_of(o)(o.init(), z, labels)[1][:, 2] for z in logits]
+            name: [step_of(o)(o.init(), KEY, z, labels)[2][:, 2] for z in logits]
             for name, o in (accepted | refused).items()
         }
     )(logits, moved)

@@ -153,7 +153,7 @@ def _own_data(
     if size < SMALL:
         return f"configs/digits.py:{method}", arrays | own | network
     if measures.num_classes < THOUSANDS and size < 5 * LARGE:
-        if len(image_shape) > 1 and max(image_shape[:2]) <= 32:
+        if image_shape and max(image_shape[:2]) <= 32:
             network = {}
         return f"configs/cifar_lt.py:cifar10,100,{method}", arrays | own | network
     return f"configs/photographs.py:inat2018,resnet50,224,{method}", folder | own

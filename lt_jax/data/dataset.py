@@ -164,14 +164,10 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         made=made_of(options),
     )
     replaced: dict[str, int] = {}
-    late = options["on_corrupt"] == "skip" and not options["stream"]  # read once it is cut
-    if late:
-        source = _all_but_cut(source, replaced)
-    parts = _substituting(_parts(source, options), options)
-    if late:
-        train = _in_memory(parts.train_images, "train", replaced)
-        validation = _in_memory(parts.validation_images, "validation", replaced)
-        parts = parts._replace(train_images=train, validation_images=validation)
+    if options["on_corrupt"] == "skip" and not options["stream"]:
+        source, parts = _read_once_cut(source, options, replaced)
+    else:
+        parts = _substituting(_parts(source, options), options)
     statistics = input_statistics(parts.train_images, options["normalization"], source.name)
     images = [parts.train_images, parts.validation_images, source.test_images]
     if len(source.train_images.shape) == 2:
@@ -266,6 +262,17 @@ def _in_memory(images: Any, split: str, replaced: dict[str, int]) -> Any:
     if images.replaced:
         replaced[split] = images.replaced
     return read
+
+
+def _read_once_cut(
+    source: Source, options: Mapping[str, Any], replaced: dict[str, int]
+) -> tuple[Source, _Parts]:
+    """The set and its parts in memory, corrupt images replaced by others of the same part."""
+    source = _all_but_cut(source, replaced)
+    parts = _substituting(_parts(source, options), options)
+    train = _in_memory(parts.train_images, "train", replaced)
+    validation = _in_memory(parts.validation_images, "validation", replaced)
+    return source, parts._replace(train_images=train, validation_images=validation)
 
 
 def _all_but_cut(source: Source, replaced: dict[str, int]) -> Source:

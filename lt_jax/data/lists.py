@@ -135,7 +135,7 @@ def matched(listed: Listed, names: Sequence[str], what: str) -> npt.NDArray[np.i
             )
         result[row] = found[0]
         before = taken.setdefault(found[0], path)
-        if os.path.normpath(before) != os.path.normpath(path):
+        if before != path and os.path.normpath(before) != os.path.normpath(path):
             raise InputError(
                 f"{listed.file} lists {before} and {path}, and {what} has {names[found[0]]} alone"
                 " for both; expected a file for each"

@@ -73,6 +73,7 @@ class Workers:
     def _started(self) -> ProcessPoolExecutor:
         with self._lock:  # several threads ask for it
             if self._pool is None:
+                resource_tracker.ensure_running()  # when it starts it lets held signals through
                 self._pool = ProcessPoolExecutor(
                     self.count,
                     # A fork of a process with XLA's threads can hang.
@@ -90,7 +91,6 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
     """Signals that ask to stop wait: one that comes while a worker starts would end it."""
-    resource_tracker.ensure_running()  # when it starts it lets them through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
         yield

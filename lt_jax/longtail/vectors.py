@@ -9,10 +9,10 @@ from lt_jax.errors import InputError
 from lt_jax.longtail.counts import Vector, check_class_counts, is_number
 
 
-def check_beta(beta: float) -> float:
-    """``beta`` if it lies in [0, 1), else an `InputError`."""
+def check_beta(beta: float, name: str = "beta") -> float:
+    """``beta`` if it lies in [0, 1), else an `InputError` that calls it by that name."""
     if not (is_number(beta) and 0.0 <= float(beta) < 1.0):
-        raise InputError(f"beta is {beta!r}; expected a number in [0, 1), such as 0.9999")
+        raise InputError(f"{name} is {beta!r}; expected a number in [0, 1), such as 0.9999")
     return float(beta)
 
 
@@ -97,14 +97,20 @@ def inverse_frequency_weights(class_counts: npt.ArrayLike, power: float = 1.0) -
       >>> inverse_frequency_weights([30, 10])
       array([0.5, 1.5])
     """
+    counts = check_class_counts(class_counts)
+    powers = _finite_powers(np.maximum(counts, 1), power)
+    return normalised_inverse(np.where(counts > 0, powers, 0.0))
+
+
+def _finite_powers(values: Vector, power: float) -> Vector:
+    """The power of each positive value; refuses one that leads out of the range of numbers."""
     if not is_number(power):
         raise InputError(f"power is {power!r}; expected a finite number")
-    counts = check_class_counts(class_counts)
     with np.errstate(over="ignore"):
-        powers = np.maximum(counts, 1) ** power
+        powers = values**power
     if not (np.isfinite(powers) & (powers > 0)).all():
         raise InputError(f"power is {power!r}; expected one of which weights stay finite")
-    return normalised_inverse(np.where(counts > 0, powers, 0.0))
+    return powers
 
 
 def total_examples(class_counts: Vector, num_examples: int | None) -> float:
@@ -158,16 +164,11 @@ def positive_weights(
       >>> positive_weights([10, 50, 0, 100], num_examples=100)
       array([9., 1., 1., 1.])
     """
-    if not is_number(power):
-        raise InputError(f"power is {power!r}; expected a finite number")
     counts = check_class_counts(class_counts)
     total = total_examples(counts, num_examples)
     varies = (counts > 0) & (counts < total)
-    with np.errstate(over="ignore"):
-        weights = np.where(varies, (total - counts) / np.maximum(counts, 1.0), 1.0) ** power
-    if not (np.isfinite(weights) & (weights > 0)).all():
-        raise InputError(f"power is {power!r}; expected one of which weights stay finite")
-    return weights
+    odds = np.where(varies, (total - counts) / np.maximum(counts, 1.0), 1.0)
+    return _finite_powers(odds, power)
 
 
 def log_prior(class_counts: npt.ArrayLike) -> Vector:
