@@ -104,6 +104,18 @@ def test_long_tailed_indices_are_nested_and_deterministic():
     assert np.array_equal(alone, large[labels[large] == 2])
 
 
+def test_each_class_is_drawn_from_its_own_images_alone():
+    """The rule of the docstring, class by class: tables of earlier runs go on with these images."""
+    labels = np.random.default_rng(0).integers(0, 30, 500).astype(np.uint64)
+    counts = np.bincount(labels.astype(int), minlength=31) // 2  # the last class has none
+    expected = [
+        np.random.default_rng([3, c]).permutation(np.flatnonzero(labels == c))[:count]
+        for c, count in enumerate(counts)
+    ]
+    found = longtail.long_tailed_indices(labels, counts, seed=3)
+    assert np.array_equal(found, np.sort(np.concatenate(expected)))
+
+
 def test_effective_number_against_the_geometric_sum():
     """E(n) is by definition 1 + beta + ... + beta ** (n - 1)."""
     for beta in (0.0, 0.5, 0.9, 0.9999):

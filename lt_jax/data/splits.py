@@ -8,6 +8,7 @@ import numpy.typing as npt
 from lt_jax.data.multilabel import stratified_split
 from lt_jax.errors import InputError
 from lt_jax.longtail import count_classes
+from lt_jax.longtail.counts import class_members
 
 Indices = npt.NDArray[np.int64]
 
@@ -100,9 +101,8 @@ def validation_indices(
             given = stratified_split(labels, wanted, int(size), seed)
         return np.flatnonzero(~given), np.flatnonzero(given)
     wanted = validation_counts(np.bincount(labels, minlength=num_classes), size)
-    given = np.zeros(labels.size, bool)
+    members, given = class_members(labels, num_classes), np.zeros(labels.size, bool)
     for c, count in enumerate(wanted):
-        members = np.flatnonzero(labels == c)
         # The third number keeps this draw apart from the long-tailed subset's of the same seed.
-        given[np.random.default_rng([seed, c, 1]).permutation(members)[:count]] = True
+        given[np.random.default_rng([seed, c, 1]).permutation(members[c])[:count]] = True
     return np.flatnonzero(~given), np.flatnonzero(given)
