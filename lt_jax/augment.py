@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
 from lt_jax import color
 from lt_jax.autoaugment import autoaugment as autoaugment_images
 from lt_jax.errors import InputError
+from lt_jax.losses._inputs import check_number
 
 
 def normalize(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> jax.Array:
@@ -32,7 +32,7 @@ def normalize(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> jax.Array:
       float32 ``[..., C]``.
 
     Example:
-      >>> normalize(np.array([[0], [255]], np.uint8), [0.5], [0.25]).tolist()
+      >>> normalize(jnp.array([[0], [255]], jnp.uint8), [0.5], [0.25]).tolist()
       [[-2.0], [2.0]]
     """
     scaled = jnp.asarray(images).astype(jnp.float32) / 255
@@ -141,8 +141,7 @@ def mixup(
 
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
     """
-    if isinstance(alpha, (int, float, np.number)) and not alpha > 0:
-        raise InputError(f"mixup alpha is {alpha!r}; expected a number above 0")
+    check_number("mixup alpha", alpha, 0.0, open_low=True)
     images = jnp.asarray(images)
     lam_key, order_key = jax.random.split(key)
     lam = jax.random.beta(lam_key, alpha, alpha, dtype=jnp.float32)

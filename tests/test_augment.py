@@ -188,7 +188,12 @@ def test_eight_devices_give_what_one_gives(name):
     [
         (lambda x: augment.random_crop(KEY, x, -1), "crop padding is -1; expected 0 or more"),
         (lambda x: augment.cutout(KEY, x, -2), "cutout size is -2; expected 0 or more"),
-        (lambda x: augment.mixup(KEY, x, 0.0), "mixup alpha is 0.0; expected a number above 0"),
+        (lambda x: augment.mixup(KEY, x, 0.0), r"alpha is 0.0; expected a number in \(0, inf\)"),
+        (
+            lambda x: augment.mixup(KEY, x, jnp.array(0.0)),
+            r"alpha is Array\(0.*; expected",
+        ),
+        (lambda x: augment.mixup(KEY, x, np.inf), "alpha is inf; expected a number"),
         (lambda x: augment.random_flip(KEY, x[0]), r"shape \(8, 10, 3\); expected \[B, H, W, C\]"),
         (lambda x: augment.augment(KEY, x[0]), r"shape \(8, 10, 3\); expected \[B, H, W, C\]"),
     ],

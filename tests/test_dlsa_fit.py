@@ -55,6 +55,8 @@ def test_pure_clusters_are_counted_as_said():
     table = np.array([[11, 0], [10, 0], [70, 30], [71, 29], [0, 40]])
     assert dlsa.pure_clusters(table) == 3
     assert dlsa.pure_clusters(table, purity=0.5, larger_than=5) == 5
+    # 70 % each, which do not exceed: 0.7 * 90 is a bit below 63 in binary.
+    assert dlsa.pure_clusters(np.array([[7 * n, 3 * n] for n in range(1, 100)])) == 0
 
 
 @pytest.mark.parametrize("proportion", [0.1, 0.3, 0.9])

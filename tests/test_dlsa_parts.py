@@ -135,6 +135,13 @@ def test_golden_densities_and_terms(golden):
     np.testing.assert_allclose(new, case["new_running"], rtol=1e-5)
 
 
+def test_what_is_drawn_is_float32_also_in_float64_mode(x64):
+    key = jax.random.key(0)
+    heads = dlsa.init_heads(key, 4, 3, 2)
+    drawn = (dlsa.init_flow(key, 4), dlsa.draw_centres(key, 3, 4), heads)
+    assert {leaf.dtype for leaf in jax.tree.leaves(drawn)} == {np.dtype(np.float32)}
+
+
 def test_no_array_of_batch_times_clusters_times_dimension_is_made():
     """Gradients too: their program's temporaries are a small part of what [B, K, D] would take."""
     batch, clusters, dim = 128, 300, 200

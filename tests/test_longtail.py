@@ -335,3 +335,26 @@ def test_longtail_needs_numpy_only():
     ).stdout.split()
     assert "numpy" in loaded
     assert not {"jax", "jaxlib", "flax", "optax", "scipy"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: longtail.count_classes([5], 3), "label 5 is outside the 3 classes"),
+        (lambda: longtail.count_classes([-1], 3), "label -1 is outside the 3 classes"),
+        (
+            lambda: longtail.count_classes([[1, 0]], 3),
+            r"shape \(1, 2\); expected one column",
+        ),
+        (lambda: longtail.effective_classes([5, 5], order=0), "order is 0; expected 1 or 2"),
+    ],
+)
+def test_labels_and_orders_that_mean_nothing_are_refused(call, sentence):
+    with pytest.raises(InputError, match=sentence):
+        call()
+
+
+def test_no_labels_and_whole_floats_are_fine():
+    assert longtail.count_classes([], 2).tolist() == [0, 0]
+    counts = longtail.long_tailed_counts(10, 3.0, 2, "pareto")
+    assert counts.tolist() == longtail.long_tailed_counts(10, 3, 2, "pareto").tolist()

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 from compiling import optimised_jit
 from every_loss import COUNTS, GAMMAS, LOSSES, losses_of, value_and_gradient
 
@@ -116,3 +117,73 @@ def test_saturated_focal_keeps_the_right_slope(x64):
         # Softmax: the difference of the logits; sigmoid: 1e4 for each of two classes.
         np.testing.assert_allclose(value, [[2e4, 0.0]] * len(GAMMAS), rtol=1e-12)
         np.testing.assert_allclose(gradient, [[[-1.0, 1.0], [0.0, 0.0]]] * len(GAMMAS), atol=1e-12)
+
+
+COMPETING = tuple(
+    name
+    for name in LOSSES
+    if "sigmoid" not in name
+    and not name.startswith(("asymmetric", "distribution", "class_balanced_focal", "weighted"))
+    and name != "partial_label_masked_cross_entropy"
+)
+
+
+def test_a_class_that_the_caller_masks_at_minus_infinity_is_no_class():
+    """Where classes compete: loss and gradient are those of a logit that is merely very small."""
+    logits = jnp.array([[0.1, 0.3, -0.2], [0.5, -0.4, 0.2]])
+    labels, functions = jnp.array([0, 1]), losses_of(COUNTS[:3])
+
+    @jax.jit
+    def both(masked):
+        z = logits.at[:, 2].set(masked)
+        return {
+            name: value_and_gradient(partial(functions[name], labels=labels), z)
+            for name in COMPETING
+        }
+
+    found, expected = both(-jnp.inf), both(-1e20)
+    assert len(found) >= 10
+    for name, pair in found.items():
+        for value, wanted in zip(pair, expected[name], strict=True):
+            assert np.isfinite(wanted).all(), name
+            np.testing.assert_allclose(value, wanted, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_a_class_alone_costs_nothing(gamma):
+    logits, labels = jnp.array([[1.0, -jnp.inf, -jnp.inf]]), jnp.array([0])
+    loss = partial(losses.softmax_focal_loss, labels=labels, gamma=gamma)
+    value, gradient = value_and_gradient(loss, logits)
+    assert value == 0
+    assert (gradient == 0).all()
+
+
+def test_weights_of_a_masked_class_have_no_gradient():
+    logits, labels = jnp.array([[1.0, -jnp.inf]]), jnp.array([0])
+    gradient = jax.grad(lambda w: losses.softmax_cross_entropy(logits, labels, weights=w).sum())(
+        jnp.ones((1, 2))
+    )
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 4.0])
+def test_sure_mistakes_of_the_asymmetric_loss_are_finite(gamma):
+    """In float32 the probability of a logit of 30 is 1, also less a small clip."""
+    logits, targets = np.array([[30.0, -30.0, 2.0]]), np.array([[0, 1, 0]])
+    clips = [0.0, 1e-8, 1e-6, 0.05, 0.5]
+    loss = partial(losses.asymmetric_loss, gamma_negative=gamma)
+    z, y = jnp.float32(logits), jnp.array(targets)
+    traced = jax.vmap(lambda clip: value_and_gradient(partial(loss, labels=y, clip=clip), z))(
+        jnp.array(clips)
+    )
+    for clip, value, gradient in zip(clips, *traced, strict=True):
+        expected = reference.asymmetric(logits, targets, 0.0, gamma, clip)
+        np.testing.assert_allclose(value, expected, rtol=1e-4)
+        np.testing.assert_allclose(loss(z, y, clip=clip), expected, rtol=1e-4)
+        assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_float64_mode_does_not_change_the_type_of_float32_losses(name, x64):
+    logits, labels = jax.ShapeDtypeStruct((2, 5), jnp.float32), jnp.array([0, 1])
+    assert jax.eval_shape(LOSSES[name], logits, labels).dtype == jnp.float32

@@ -109,6 +109,29 @@ BAD_NUMBERS = (
     ("bins is 1; expected a whole number", partial(partial_label.check_plm, 0.1, 100, 1, 1)),
     ("update_every is 0", partial(partial_label.check_plm, 0.1, 100, 10, 0)),
     (
+        r"the constant 1e\+45, which float32 cannot hold",
+        partial(
+            losses.weighted_sigmoid_cross_entropy,
+            Z,
+            Y,
+            [1, 2, 3, 4, 5],
+            num_examples=10**9 + 1,
+            power=5.0,
+        ),
+    ),
+    (
+        r"weights has shape \(3, 2, 5\); expected one that broadcasts .*\(2, 5\)",
+        partial(losses.softmax_cross_entropy, Z, Y, weights=np.ones((3, 2, 5))),
+    ),
+    (
+        r"weights has shape \(4,\); expected one that broadcasts",
+        partial(losses.sigmoid_cross_entropy, Z, Y, weights=np.ones(4)),
+    ),
+    (
+        r"keep has shape \(3, 1, 5\); expected one that broadcasts",
+        partial(ASL, keep=np.ones((3, 1, 5), bool)),
+    ),
+    (
         r"class_counts\[4\] is 0; expected at least 1",
         partial(losses.balanced_softmax_cross_entropy, Z, Y, [5, 4, 3, 2, 0]),
     ),

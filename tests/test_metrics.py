@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
 from lt_jax import metrics
+from lt_jax.errors import InputError
 from lt_jax.metrics import single_label
 
 
@@ -131,6 +132,40 @@ def test_scores_of_more_classes_than_a_table_of_int32_could_have():
     assert sum(score is not None for score in found["per_class"]) == len(recall)
     assert metrics.balanced_accuracy(metrics.add(counts, counts)) == pytest.approx(recall.mean())
     assert "confusion" not in found
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_sums_of_halves_keep_growing(dtype):
+    """Of numbers that halves hold exactly, the scores are those of float32."""
+    rng = np.random.default_rng(0)
+    probabilities = jnp.asarray(rng.choice([0.0, 0.25, 0.5, 0.75], (40, 3)), dtype)
+    labels, where = jnp.asarray(rng.integers(0, 3, 40), jnp.int8), jnp.ones(40, bool)
+
+    @jax.jit
+    def total(p):
+        one = metrics.count(p, p, labels, where)
+        return jax.lax.fori_loop(0, 300, lambda _, sum: metrics.add(sum, one), one)
+
+    found, expected = (
+        metrics.scores(total(p), [9, 9, 9])
+        for p in (probabilities, probabilities.astype(jnp.float32))
+    )
+    assert found == expected
+    labelled = (probabilities, probabilities, jnp.eye(3, dtype=jnp.uint8)[labels], where)
+    several = metrics.multi_label_count(*labelled)
+    assert several.nll.dtype == several.bin_probability.dtype == jnp.float32
+    assert np.isfinite(several.nll)
+    assert np.isfinite(metrics.average_precision(probabilities, labelled[2])).all()
+
+
+def test_a_split_without_examples_is_refused():
+    probabilities, nothing = jnp.full((3, 2), 0.5), jnp.zeros(3, bool)
+    one = metrics.count(probabilities, probabilities, jnp.array([0, 1, 0]), nothing)
+    with pytest.raises(InputError, match="no examples to score"):
+        metrics.scores(one, [5, 5])
+    several = metrics.multi_label_count(probabilities, probabilities, jnp.ones((3, 2)), nothing)
+    with pytest.raises(InputError, match="no examples to score"):
+        metrics.multi_label_scores(several, [5, 5])
 
 
 def test_padding_rows_do_not_count():

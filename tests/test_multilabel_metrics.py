@@ -167,6 +167,18 @@ def test_groups(kind, expected):
     assert groups["tail"][6]
 
 
+def test_counts_may_be_unsigned():
+    """As sums of uint8 labels are; the negative of 0 is then not the largest number."""
+    counts = np.array([300, 0, 20], np.uint64)
+    assert metrics.class_groups(counts)["head"].tolist() == [True, False, False]
+    assert metrics.class_groups(counts)["tail"].tolist() == [False, True, False]
+
+
+def test_without_positives_there_is_no_mean():
+    found = metrics.point_scores([0, 0], [1, 0], [0, 0], [5, 3])
+    assert found["cp"] is found["cr"] is found["cf1"] is None
+
+
 @pytest.mark.parametrize(("classes", "rarest"), [(80, 10), (30, 10), (14, 4), (6, 2), (2, 1)])
 def test_the_rarest_classes_are_ten_or_a_third(classes, rarest):
     chosen = metrics.rarest_classes(np.arange(classes)[::-1])

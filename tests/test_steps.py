@@ -8,6 +8,7 @@ import pytest
 from tiny_runs import tiny
 
 from lt_jax import objectives, sharding
+from lt_jax.errors import InputError
 from lt_jax.models.initial import constant, he_normal
 from lt_jax.prepare import prepare
 from lt_jax.state import Network, init_state
@@ -129,3 +130,5 @@ def test_losses_of_mixed_images_are_those_of_both_labels():
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     assert loss[4] == 0
     assert state[1].step == 1
+    with pytest.raises(InputError, match=r"lam has shape \(5, 1\); expected a scalar, or one"):
+        objectives.mixed_loss(objective, *arguments[:4], lam[:, None])

@@ -100,6 +100,17 @@ def test_alternatives_that_no_program_can_hold_are_refused():
         alternatives([plain, masked])
 
 
+def test_alternatives_mean_something_for_several_labels_only_if_all_of_them_do():
+    single, both = (
+        objectives.chain(transform, base=objectives.sigmoid_cross_entropy)
+        for transform in (objectives.logit_adjustment(COUNTS), objectives.focal())
+    )
+    for order in ([single, both], [both, single]):
+        together, _ = alternatives(order)
+        with pytest.raises(InputError, match="logit_adjustment"):
+            objectives.check_multi_label(together)
+
+
 # Whole runs.
 
 

@@ -66,17 +66,21 @@ def init_flow(key: Array, dim: int, *, num_blocks: int = 2, hidden: int = 0) -> 
     last = jax.nn.initializers.variance_scaling(0.01, "fan_in", "normal")
 
     def block(key: Array) -> Tree:
+        # float32 by name: in float64 mode the default would draw other numbers.
         one, two = jax.random.split(key)
         return {
-            "hidden": first(one, (dim, width)),
-            "hidden_bias": jnp.zeros(width),
-            "output": last(two, (width, 2 * dim)),
-            "output_bias": jnp.zeros(2 * dim),
-            "log_gamma": jnp.zeros(dim),
-            "beta": jnp.zeros(dim),
+            "hidden": first(one, (dim, width), jnp.float32),
+            "hidden_bias": jnp.zeros(width, jnp.float32),
+            "output": last(two, (width, 2 * dim), jnp.float32),
+            "output_bias": jnp.zeros(2 * dim, jnp.float32),
+            "log_gamma": jnp.zeros(dim, jnp.float32),
+            "beta": jnp.zeros(dim, jnp.float32),
         }
 
-    stats = [{"mean": jnp.zeros(dim), "var": jnp.ones(dim)} for _ in range(num_blocks)]
+    def running() -> Tree:
+        return {"mean": jnp.zeros(dim, jnp.float32), "var": jnp.ones(dim, jnp.float32)}
+
+    stats = [running() for _ in range(num_blocks)]
     return Flow([block(k) for k in jax.random.split(key, num_blocks)], stats)
 
 

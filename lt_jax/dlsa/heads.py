@@ -146,13 +146,15 @@ def init_heads(key: Array, dim: int, num_classes: int, num_parts: int) -> Tree:
       ((3,), (2, 3, 3))
     """
     one, two = jax.random.split(key)
+    shape = (num_parts, dim, num_classes)
+    # float32 by name: in float64 mode the default would draw other numbers.
     return {
         "shared": {
-            "kernel": 0.01 * jax.random.normal(one, (dim, num_classes)),
-            "bias": jnp.zeros(num_classes),
+            "kernel": 0.01 * jax.random.normal(one, (dim, num_classes), jnp.float32),
+            "bias": jnp.zeros(num_classes, jnp.float32),
         },
-        "own": {"kernel": 0.01 * jax.random.normal(two, (num_parts, dim, num_classes))},
-        "shares": {"kernel": jnp.zeros((num_parts, num_classes, num_classes))},
+        "own": {"kernel": 0.01 * jax.random.normal(two, shape, jnp.float32)},
+        "shares": {"kernel": jnp.zeros((num_parts, num_classes, num_classes), jnp.float32)},
     }
 
 

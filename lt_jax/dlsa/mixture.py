@@ -36,7 +36,7 @@ def draw_centres(key: Array, num_clusters: int, dim: int, *, spread: float = 0.0
         raise InputError(f"num_clusters is {num_clusters!r}; expected at least 2")
     if not spread > 0:
         raise InputError(f"spread is {spread!r}; expected a positive number")
-    return spread * jax.random.normal(key, (num_clusters, dim))
+    return spread * jax.random.normal(key, (num_clusters, dim), jnp.float32)
 
 
 def log_densities(latents: Array, log_det: Array, centres: Array) -> Array:

@@ -100,6 +100,7 @@ def long_tailed_profile(
     al., ECCV 2020, and its released code (pareto).
     """
     _check_whole("num_classes", num_classes)
+    num_classes = int(num_classes)
     if kind == "pareto" and not (is_number(power) and power > 0):
         raise InputError(f"pareto_power is {power!r}; expected a number above 0, such as 6")
     if kind == "pareto" and imbalance == 0:

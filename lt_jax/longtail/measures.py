@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.errors import InputError
 from lt_jax.longtail.counts import check_class_counts
 
 MANY, FEW = 100, 20  # more than 100 training images, fewer than 20
@@ -96,7 +97,7 @@ def effective_classes(class_counts: npt.ArrayLike, order: int = 1) -> float:
       From 1 to the number of classes that have images.
 
     Raises:
-      InputError: for bad counts.
+      InputError: for bad counts or another order.
 
     Example:
       >>> round(effective_classes([5, 5, 5]), 6), round(effective_classes([9, 1]), 3)
@@ -106,6 +107,8 @@ def effective_classes(class_counts: npt.ArrayLike, order: int = 1) -> float:
     """
     counts = check_class_counts(class_counts)
     share = counts[counts > 0] / counts.sum()
+    if order not in (1, 2):
+        raise InputError(f"order is {order!r}; expected 1 or 2")
     if order == 1:
         return float(np.exp(-(share @ np.log(share))))
     return float(1.0 / (share @ share))

@@ -19,14 +19,26 @@ def count_classes(labels: npt.ArrayLike, num_classes: int) -> npt.NDArray[np.int
     Returns:
       Counts, int64 ``[C]``; of multi-hot labels the positives of each class.
 
+    Raises:
+      InputError: for a label that is no class, or another number of columns.
+
     Example:
       >>> count_classes([2, 0, 2], 3), count_classes([[1, 0], [1, 1], [0, 0]], 2)
       (array([1, 0, 2]), array([2, 1]))
     """
     labels = np.asarray(labels)
     if labels.ndim == 2:
+        if labels.shape[1] != num_classes:
+            raise InputError(
+                f"labels have shape {labels.shape}; expected one column for each of the"
+                f" {num_classes} classes"
+            )
         return labels.sum(axis=0, dtype=np.int64)
-    return np.bincount(labels, minlength=num_classes).astype(np.int64)
+    labels = labels.astype(np.int64)
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if wrong.size:
+        raise InputError(f"label {wrong[0]} is outside the {num_classes} classes")
+    return np.bincount(labels, minlength=num_classes)
 
 
 def multi_label_indices(

@@ -85,9 +85,34 @@ def prepare(logits: Array, labels: Array, where: Array | None = None) -> tuple[A
     return jnp.where(where[:, None], logits, 0.0), as_targets(logits, labels, where)
 
 
+def check_entries(logits: Array, **entries: Array | float | None) -> None:
+    """Refuses weights and masks of entries, by name, that do not broadcast to the logits."""
+    for name, value in entries.items():
+        shape = () if value is None else jnp.shape(value)
+        try:
+            fits = np.broadcast_shapes(shape, logits.shape) == logits.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise InputError(
+                f"{name} has shape {shape}; expected one that broadcasts to that of the logits,"
+                f" {logits.shape}"
+            )
+
+
 def zero_outside(loss: Array, where: Array | None) -> Array:
     """The loss ``[B]``, 0 where ``where`` is false."""
     return loss if where is None else jnp.where(jnp.asarray(where), loss, 0.0)
+
+
+def sum_of(
+    entries: Array, weights: Array | float, keep: Array | None, where: Array | None
+) -> Array:
+    """Weighted sum of the entries that count, ``[B]``; 0 where ``where`` is false."""
+    check_entries(entries, weights=weights, keep=keep)
+    if keep is not None:
+        entries = jnp.where(keep, entries, 0.0)
+    return zero_outside(jnp.sum(weights * entries, axis=-1), where)
 
 
 def is_positive(targets: Array) -> Array:
@@ -102,6 +127,13 @@ def constant(vector: npt.NDArray[np.float64], logits: Array, what: str = "class_
     """A per-class vector made on the host, in the dtype of the logits; its length is checked."""
     if vector.shape != (logits.shape[1],):
         raise InputError(f"{what} are {vector.size}, but the logits have {logits.shape[1]} classes")
+    size, limits = np.abs(vector), jnp.finfo(logits.dtype)
+    wrong = size[(size > float(limits.max)) | ((size > 0) & (size < float(limits.tiny)))]
+    if wrong.size:
+        raise InputError(
+            f"a class has the constant {wrong[0]:g}, which {logits.dtype} cannot hold; expected"
+            " class counts and a power of which weights stay finite"
+        )
     return jnp.asarray(vector, logits.dtype)
 
 

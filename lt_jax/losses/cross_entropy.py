@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from lt_jax.errors import InputError
-from lt_jax.losses._inputs import Array, check_number, is_positive, prepare, zero_outside
+from lt_jax.losses._inputs import (
+    Array,
+    check_entries,
+    check_number,
+    is_positive,
+    prepare,
+    sum_of,
+    zero_outside,
+)
 
 
 def softmax_cross_entropy(
@@ -44,15 +52,24 @@ def softmax_cross_entropy(
       Array([1.3863], dtype=float32)
     """
     logits, targets = prepare(logits, labels, where)
+    check_entries(logits, weights=weights, keep=keep)
     if keep is None:
         log_p = jax.nn.log_softmax(logits)
     else:
         competing = keep | is_positive(targets)
         log_p = jax.nn.log_softmax(jnp.where(competing, logits, -jnp.inf))
         log_p = jnp.where(competing & keep, log_p, 0.0)
-    # A class that a mask of the caller's has put at minus infinity is no target: not 0 * inf.
-    entries = jnp.where(targets != 0, weights * targets * log_p, 0.0)  # NaN stays NaN
-    return zero_outside(-jnp.sum(entries, axis=-1), where)
+    return zero_outside(-jnp.sum(target_entries(log_p, targets, weights), axis=-1), where)
+
+
+def target_entries(log_p: Array, targets: Array, weights: Array | float = 1.0) -> Array:
+    """``weights * targets * log_p``, 0 with a gradient of 0 where there is no target.
+
+    A class that a mask of the caller's has put at minus infinity is no target: neither its entry
+    nor the gradient of its weight is 0 * inf. NaN stays NaN.
+    """
+    is_target = targets != 0
+    return jnp.where(is_target, weights * targets * jnp.where(is_target, log_p, 0.0), 0.0)
 
 
 def sigmoid_cross_entropy(
@@ -89,9 +106,7 @@ def sigmoid_cross_entropy(
     entries = -(
         targets * jax.nn.log_sigmoid(logits) + (1.0 - targets) * jax.nn.log_sigmoid(-logits)
     )
-    if keep is not None:
-        entries = jnp.where(keep, entries, 0.0)
-    return zero_outside(jnp.sum(weights * entries, axis=-1), where)
+    return sum_of(entries, weights, keep, where)
 
 
 def cross_entropy_of(base: str) -> Callable[..., Array]:
@@ -117,8 +132,10 @@ def log_one_minus_softmax(logits: Array) -> Array:
       >>> log_one_minus_softmax(jnp.array([[1e4, 1e4, 0.0]])).round(4)
       Array([[-0.6931, -0.6931, -0.    ]], dtype=float32)
     """
-    # Sums near logits of 1e4 would keep only three decimals.
+    # Sums near logits of 1e4 would keep only three decimals. Of classes that are all at minus
+    # infinity but one, the logarithm of a sum has no gradient.
     logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    logits = jnp.maximum(logits, -1e30)
     largest = jnp.argmax(logits, axis=-1, keepdims=True) == jnp.arange(logits.shape[-1])
     others = jax.nn.logsumexp(jnp.where(largest, -jnp.inf, logits), axis=-1, keepdims=True)
     everything = jax.nn.logsumexp(logits, axis=-1, keepdims=True)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lt_jax import longtail
 from lt_jax.losses._inputs import Array, check_number, constant, prepare
-from lt_jax.losses.cross_entropy import softmax_cross_entropy
+from lt_jax.losses.cross_entropy import softmax_cross_entropy, target_entries
 
 
 def logit_adjusted_cross_entropy(
@@ -107,7 +107,8 @@ def seesaw_logits(
     check_number("compensation", compensation, 0.0)
     own_count = (targets * log_counts).sum(-1, keepdims=True)
     log_p = jax.lax.stop_gradient(jax.nn.log_softmax(logits))
-    own_log_p = jnp.maximum((targets * log_p).sum(-1, keepdims=True), np.log(floor))
+    own_log_p = target_entries(log_p, targets).sum(-1, keepdims=True)
+    own_log_p = jnp.maximum(own_log_p, float(np.log(floor)))
     factors = mitigation * jnp.minimum(0.0, log_counts - own_count)
     factors += compensation * jnp.maximum(0.0, log_p - own_log_p)
     return logits + (1.0 - targets) * factors
@@ -133,7 +134,8 @@ def seesaw_loss(
       labels: integers ``[B]``, or a distribution ``[B, C]``.
       class_counts: training images of each class, ``[C]``, each at least 1.
       mitigation: p of :math:`M_{yj} = \min(1, n_j / n_y)^p`.
-      compensation: q of :math:`C_{ij} = \max(1, \sigma_{ij} / \sigma_{iy})^q`.
+      compensation: q of :math:`C_{ij} = \max(1, \sigma_{ij} / \max(\sigma_{iy}, 0.01))^q`; the
+        floor, of the authors' code, keeps the factors finite.
       where: which rows count, bool ``[B]``.
 
     Returns:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lt_jax import longtail
 from lt_jax.errors import InputError
-from lt_jax.losses._inputs import Array, check_number, constant, prepare, zero_outside
+from lt_jax.losses._inputs import Array, check_number, constant, prepare, sum_of
 
 
 def asymmetric_loss(
@@ -57,9 +57,7 @@ def asymmetric_loss(
     positive = jnp.exp(gamma_positive * log_q) * log_p
     negative = _clipped_negative(log_p, log_q, gamma_negative, check_clip(clip))
     entries = -(targets * positive + (1.0 - targets) * negative)
-    if keep is not None:
-        entries = jnp.where(keep, entries, 0.0)
-    return zero_outside(jnp.sum(weights * entries, axis=-1), where)
+    return sum_of(entries, weights, keep, where)
 
 
 def check_clip(clip: float) -> float:
@@ -71,13 +69,19 @@ def check_clip(clip: float) -> float:
 
 
 def _clipped_negative(log_p: Array, log_q: Array, gamma: float, clip: float) -> Array:
-    """``p_m ** gamma * log(1 - p_m)`` with ``p_m = max(p - clip, 0)``, gradient finite at 0."""
+    """``p_m ** gamma * log(1 - p_m)`` with ``p_m = max(p - clip, 0)``, gradient finite at 0.
+
+    Above one half ``1 - p_m`` is summed as ``(1 - p) + clip``: in float32 ``p_m`` may round to 1.
+    """
     if not isinstance(clip, jax.core.Tracer) and clip == 0:
         return jnp.exp(gamma * log_p) * log_q
     shifted = jnp.exp(log_p) - clip
     inside = shifted > 0
     safe = jnp.where(inside, shifted, 0.5)
-    return jnp.where(inside, safe**gamma * jnp.log1p(-safe), 0.0)
+    small = safe < 0.5
+    far = jnp.logaddexp(jnp.where(small, 0.0, log_q), jnp.log(jnp.asarray(clip, log_q.dtype)))
+    log_rest = jnp.where(small, jnp.log1p(-jnp.where(small, safe, 0.0)), far)
+    return jnp.where(inside, safe**gamma * log_rest, 0.0)
 
 
 def rebalanced_weights(
@@ -145,9 +149,7 @@ def negative_tolerant_cross_entropy(
     shifted = logits - bias
     entries = -targets * jax.nn.log_sigmoid(shifted)
     entries -= (1.0 - targets) / scale * jax.nn.log_sigmoid(-scale * shifted)
-    if keep is not None:
-        entries = jnp.where(keep, entries, 0.0)
-    return zero_outside(jnp.sum(weights * entries, axis=-1), where)
+    return sum_of(entries, weights, keep, where)
 
 
 def tolerant_bias(

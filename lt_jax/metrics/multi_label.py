@@ -73,6 +73,8 @@ def multi_label_count(
     Returns:
       `MultiLabelCounts`.
     """
+    # Sums of halves stop growing.
+    probabilities = probabilities.astype(jnp.promote_types(probabilities.dtype, jnp.float32))
     rows = where[:, None]
     positive, predicted = (labels > 0) & rows, (probabilities > threshold) & rows
     index = jnp.clip(jnp.floor(probabilities * bins).astype(jnp.int32), 0, bins - 1)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.errors import InputError
 from lt_jax.longtail import shot_groups
 from lt_jax.metrics.multi_label import MultiLabelCounts
 from lt_jax.metrics.ranking import average_precision, tune_thresholds
@@ -33,7 +34,7 @@ def class_groups(class_counts: npt.ArrayLike, kind: Groups = "thirds") -> dict[s
       >>> class_groups([5, 9, 7, 1])["tail"].tolist()
       [False, False, False, True]
     """
-    counts = np.asarray(class_counts)
+    counts = np.asarray(class_counts, np.float64)  # the negative of unsigned ones would wrap
     if kind == "counts":
         return dict(zip(("head", "medium", "tail"), shot_groups(counts).values(), strict=True))
     rank = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")
@@ -67,7 +68,9 @@ def _ratio(numerator: Any, denominator: Any, empty: float) -> Vector:
     return np.where(d > 0, n / np.maximum(d, 1.0), empty)
 
 
-def _harmonic(a: float | None, b: float | None) -> float:
+def _harmonic(a: float | None, b: float | None) -> float | None:
+    if a is None or b is None:
+        return None
     return 2.0 * a * b / (a + b) if a and b else 0.0
 
 
@@ -164,7 +167,13 @@ def multi_label_scores(
       calibration of all classes together (see `lt_jax.metrics.calibration_bins`); with validation
       also those of `point_scores` and exact_match at its thresholds, named ``_tuned``, and
       per_class_threshold, on the logits, None for a class that all examples are claimed to have.
+
+    Raises:
+      InputError: if no example was counted.
     """
+    examples, binned = int(counts.examples), np.asarray(counts.bin_count)
+    if not examples:
+        raise InputError("there are no examples to score; expected at least one")
     rows = np.asarray(counts.where)
     logits, targets = (np.asarray(v)[rows] for v in (counts.logits, counts.targets))
     ap, errors = average_precision(logits, targets), classwise_calibration_error(counts)
@@ -172,7 +181,6 @@ def multi_label_scores(
     point = point_scores(
         counts.true_positives, counts.predicted_positives, counts.positives, class_counts, groups
     )
-    examples, binned = int(counts.examples), np.asarray(counts.bin_count)
     return {
         "map": _mean(ap),
         **{f"map_{name}": _mean(ap, members) for name, members in by_group.items()},

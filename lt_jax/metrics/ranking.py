@@ -20,7 +20,7 @@ def average_precision(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> n
     """
     from sklearn.metrics import average_precision_score
 
-    p, t = np.asarray(probabilities), np.asarray(targets) > 0
+    p, t = np.asarray(probabilities, np.float64), np.asarray(targets) > 0
     has = np.atleast_1d(t.any(axis=0))
     return np.array(
         [average_precision_score(t[:, c], p[:, c]) if has[c] else np.nan for c in range(t.shape[1])]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.errors import InputError
 from lt_jax.longtail import shot_groups
 
 Array = jax.Array
@@ -62,7 +63,9 @@ def count(
     Returns:
       `Counts`.
     """
-    num_classes = probabilities.shape[-1]
+    num_classes, labels = probabilities.shape[-1], labels.astype(jnp.int32)
+    # Sums of halves stop growing.
+    probabilities = probabilities.astype(jnp.promote_types(probabilities.dtype, jnp.float32))
     predicted = jnp.argmax(logits, axis=-1)
     confidence = jnp.max(probabilities, axis=-1)
     index = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
@@ -179,8 +182,13 @@ def scores(counts: Counts, class_counts: npt.ArrayLike) -> dict[str, Any]:
       top1, top5 (of more than 5 classes), balanced_accuracy, many, medium, few, ece, nll, per_class
       (None for a class without test images), calibration (see `calibration_bins`), and confusion
       of up to 1,000 classes.
+
+    Raises:
+      InputError: if no example was counted.
     """
     total, correct = np.asarray(counts.total), np.asarray(counts.correct)
+    if not total.any():
+        raise InputError("there are no examples to score; expected at least one")
     per_class = np.where(total > 0, correct / np.maximum(total, 1), np.nan)
     few_classes = len(total) <= LARGEST_TABLE
     return {

@@ -69,7 +69,9 @@ def alternatives(objectives: Sequence[Objective]) -> tuple[Objective, tuple[Any,
         return Alternative(jnp.asarray(number, jnp.int32), objectives[number].init())
 
     starts = tuple(lambda number=n: start(number) for n in range(len(objectives)))
-    return first._replace(init=starts[0], apply=apply, report=report), starts
+    reason = next((o.only_single_label for o in objectives if o.only_single_label), "")
+    together = first._replace(init=starts[0], apply=apply, report=report, only_single_label=reason)
+    return together, starts
 
 
 def _check_alike(objectives: Sequence[Objective]) -> None:

@@ -218,7 +218,7 @@ def chain(*transforms: Transform, base: Base) -> Objective:
             weights=jnp.ones((1, 1), z.dtype),
             keep=jnp.ones(z.shape, bool),
             predicted=jax.lax.stop_gradient(base.probabilities(scale * z)),
-            where=jnp.ones(z.shape[0], bool) if where is None else where,
+            where=jnp.ones(z.shape[0], bool) if where is None else jnp.asarray(where),
             single_label=single_label,
             competing=base.competing,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lt_jax.errors import InputError
 from lt_jax.objectives.core import Objective, State
 
 Array = jax.Array
@@ -25,7 +26,8 @@ def mixed_loss(
 
     For cross-entropy that is the loss of mixed labels. For losses that treat the label's entry
     apart (margins, clouds, focal factors, weights by class) only this means anything, and each set
-    has noise and masks of its own. It is one call of the objective: its state counts one step.
+    has noise and masks of its own. It is one call of the objective: its state counts one step, and
+    what is taken over the batch (`normalize`, the histograms of partial label masking) is of both.
 
     Args:
       objective: from `chain` or `build_objective`.
@@ -40,6 +42,9 @@ def mixed_loss(
     Returns:
       Loss of each image, ``[B]``, and the new state.
 
+    Raises:
+      InputError: for a share of another shape.
+
     Example:
       >>> from lt_jax.objectives import chain, softmax_cross_entropy
       >>> objective = chain(base=softmax_cross_entropy)
@@ -52,6 +57,11 @@ def mixed_loss(
 
     Source: Zhang et al., mixup, ICLR 2018; as GCL's released code takes it (Li et al., CVPR 2022).
     """
+    if jnp.shape(lam) not in ((), logits.shape[:1]):
+        raise InputError(
+            f"lam has shape {jnp.shape(lam)}; expected a scalar, or one for each of the"
+            f" {logits.shape[0]} images"
+        )
     both = None if where is None else jnp.concatenate([where, where])
     loss, new = objective.apply(state, key, jnp.concatenate([logits, logits]), labels, both)
     first, second = jnp.split(loss, 2)
