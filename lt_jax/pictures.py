@@ -13,6 +13,7 @@ from lt_jax.errors import StorageError
 from lt_jax.files import write_whole
 from lt_jax.summaries import (
     Scores,
+    first_row,
     headline,
     label,
     main_columns,
@@ -127,7 +128,7 @@ def _draw_accuracy(axes: Any, summary: Scores) -> None:
     counts = np.array(summary["data"]["class_counts"])
     shown = dict(summary["test"])
     if "stage1" in summary:
-        shown["stage 1, last"] = summary["stage1"]["test"]["last"]
+        shown["stage 1"] = first_row(summary)["test"]["last"]
     for name, test in shown.items():
         mean = np.array(test["mean"]["per_class"], float)
         std = np.nan_to_num(np.array(test["std"]["per_class"], float))

@@ -113,7 +113,7 @@ def config_of(folder: str | Path) -> ConfigDict:
 
 
 def _run_folder(folder: str | Path) -> Path:
-    path = folder_of(folder)
+    path = workdir.trained_in(folder_of(folder))
     if not path.is_dir():
         raise InputError(f"stage-1 workdir {path} does not exist; train stage 1 there first")
     if (path / workdir.STAGE1 / workdir.CONFIG).exists():

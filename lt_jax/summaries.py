@@ -177,13 +177,15 @@ def paired_difference(a: Scores, b: Scores, score: str = "") -> Scores:
 
     Returns:
       ``mean``, its ``standard_error``, and ``low`` and ``high`` of the 95 % paired t interval; the
-      latter three None for a single seed.
+      latter two None where all differences are the same, all three for a single seed.
 
     Raises:
-      ValueError: if seeds or training images differ.
+      ValueError: if seeds, training or test images differ.
     """
-    if a["seeds"] != b["seeds"] or a["data"]["index_hash"] != b["data"]["index_hash"]:
-        raise ValueError("only runs with the same seeds and training images can be paired")
+    one, other = ({n: s["data"].get(n) for n in ("index_hash", "test_hash")} for s in (a, b))
+    alike = all(other[n] == value for n, value in one.items() if None not in (value, other[n]))
+    if a["seeds"] != b["seeds"] or not alike:
+        raise ValueError("only runs with the same seeds and images can be paired")
     name = score or headline(a)
     return paired_interval(*([r[name] for r in s["test"]["last"]["replicas"]] for s in (a, b)))
 
@@ -210,13 +212,21 @@ def paired_interval(a: npt.ArrayLike, b: npt.ArrayLike) -> Scores:
     from scipy import stats
 
     error = float(difference.std(ddof=1) / np.sqrt(n))
+    if np.ptp(difference) < EQUAL:  # an interval of no width would read as certainty
+        return {"mean": mean, "standard_error": error, "low": None, "high": None}
     half = float(stats.t.ppf(0.975, n - 1)) * error
     return {"mean": mean, "standard_error": error, "low": mean - half, "high": mean + half}
 
 
 def first_row(summary: Scores) -> Scores:
-    """What a summary of two stages says about the first, as a summary of one."""
-    return {**summary, **summary["stage1"]}
+    """What a summary of two stages says about the first, as a summary of one.
+
+    Its last scores are those of the weights that the second stage started from.
+    """
+    before = summary["stage1"]
+    which = summary["config"].get("retrain", {}).get("weights", "last")
+    tests = before["test"]
+    return {**summary, **before, "test": {**tests, "last": tests.get(which, tests["last"])}}
 
 
 def undivided(summary: Scores) -> Scores:

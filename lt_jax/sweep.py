@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -20,8 +21,9 @@ from lt_jax.pictures import dispensable
 from lt_jax.prepare import prepare
 from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.stage1 import decisive
+from lt_jax.sweep_tables import check_same_images, in_order, kept_rows
 from lt_jax.table_pictures import save_ranking
-from lt_jax.tables import write_tables
+from lt_jax.tables import table_names, write_tables
 from lt_jax.train import train
 from lt_jax.writers import say
 
@@ -77,7 +79,9 @@ def plan(configs: Mapping[str, ConfigDict]) -> list[Row]:
     return rows
 
 
-def check(rows: Sequence[Row], folder: Path) -> Dataset | None:
+def check(
+    rows: Sequence[Row], folder: Path, kept: Mapping[str, Summary] = MappingProxyType({})
+) -> Dataset | None:
     """Refuses rows that could not run, before the first of them does.
 
     Those that have finished need neither the data nor a device on which they would run.
@@ -85,6 +89,7 @@ def check(rows: Sequence[Row], folder: Path) -> Dataset | None:
     Args:
       rows: from `plan`.
       folder: of the sweep.
+      kept: from `kept_rows`.
 
     Returns:
       The data set of all rows; None if all have finished.
@@ -93,6 +98,30 @@ def check(rows: Sequence[Row], folder: Path) -> Dataset | None:
       InputError: naming the row, or two that make no table, as they are on different data or have
         other seeds.
     """
+    _check_one_table(rows, kept)
+    for row in rows:
+        workdir.check_config_matches(row.config, folder / row.name)
+    own = [row for row in rows if not row.same_as]
+    found = {row.name: workdir.finished_summary(folder / row.name) for row in own}
+    finished = {name: summary for name, summary in found.items() if summary is not None} | {**kept}
+    to_run = [row for row in own if row.name not in finished]
+    if not to_run:
+        check_same_images(finished)
+        return None
+    dataset = load_dataset(plain(rows[0].config)["data"])
+    check_same_images(finished, dataset.info())
+    for row in to_run:
+        try:
+            prepare(first_stage(row.config), folder, dataset)
+            if row.stage1:
+                check_second_stage(row.config, dataset)
+        except InputError as error:
+            raise InputError(f"row {row.name!r}: {error}") from error
+    return dataset
+
+
+def _check_one_table(rows: Sequence[Row], kept: Mapping[str, Summary]) -> None:
+    """Refuses rows that are on different data, or have other seeds, by their configs."""
     data = plain(rows[0].config)["data"]
     for row in rows:
         if plain(row.config)["data"] != data:
@@ -106,27 +135,30 @@ def check(rows: Sequence[Row], folder: Path) -> Dataset | None:
                 f" {list(seeds_of(rows[0].config))} and {list(seeds_of(row.config))}; expected the"
                 " same, as rows are compared seed by seed"
             )
-    own = [row for row in rows if not row.same_as]
-    for row in own:
-        workdir.check_config_matches(row.config, folder / row.name)
-    to_run = [row for row in own if workdir.finished_summary(folder / row.name) is None]
-    if not to_run:
-        return None
-    dataset = load_dataset(data)
-    for row in to_run:
-        try:
-            prepare(first_stage(row.config), folder, dataset)
-            if row.stage1:
-                check_second_stage(row.config, dataset)
-        except InputError as error:
-            raise InputError(f"row {row.name!r}: {error}") from error
-    return dataset
+    for name, summary in kept.items():
+        if tuple(summary["seeds"]) != seeds_of(rows[0].config):
+            raise InputError(
+                f"the table has the row {name!r} of seeds {summary['seeds']}, and row"
+                f" {rows[0].name!r} has {list(seeds_of(rows[0].config))}; expected the same, or"
+                " another workdir"
+            )
 
 
 def _identity(config: ConfigDict) -> str:
-    """What two runs have in common that end with the same weights."""
+    """What two runs have in common that end with the same weights and scores."""
     fields = plain(config)
-    return json.dumps([decisive(fields), fields["seed"], fields["replicas"]])
+    scored = [fields["metrics"], fields["train"]["eval_every_epochs"]]
+    return json.dumps([decisive(fields), scored, fields["seed"], fields["replicas"]])
+
+
+def _same_run(row: Row, folder: Path, summary: Summary) -> Summary:
+    """A row that is another one's run, with a summary in a folder of its own."""
+    path = folder / row.name
+    same = {**summary, "name": row.name, "same_as": row.same_as}
+    if workdir.claim(row.config, path) is None:
+        say(f"{row.name} is the same run as {row.same_as}; its weights are there.")
+        workdir.write_json(path / workdir.SUMMARY, same)
+    return same
 
 
 def run_row(row: Row, folder: Path, dataset: Dataset | None) -> Summary | None:
@@ -156,6 +188,8 @@ def run_row(row: Row, folder: Path, dataset: Dataset | None) -> Summary | None:
 def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) -> dict[str, str]:
     """Runs all rows.
 
+    Rows of a table that is in the folder stay in it, also if they are none of these.
+
     Args:
       configs: by row, in the order of the table.
       folder: one folder for each row is made in it.
@@ -171,7 +205,10 @@ def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) 
     done: dict[str, Any] = {}
     failed: dict[str, str] = {}
     folder, rows = folder_of(folder), plan(configs)
-    dataset = check(rows, folder)
+    kept, before = kept_rows(folder, configs), table_names(folder)
+    dataset = check(rows, folder, kept)
+    if kept:
+        say(f"the table keeps the finished rows {', '.join(kept)}.")
     if dataset is not None:  # what has finished may be read by several
         workdir.hold(folder)
     for number, row in enumerate(rows, 1):
@@ -179,10 +216,11 @@ def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) 
         reason = failed.get(row.same_as) or failed.get(row.stage1)
         if reason is None:
             try:
-                if row.same_as:
-                    summary: Summary | None = {**done[row.same_as], "name": row.name}
-                else:
-                    summary = run_row(row, folder, dataset)
+                summary: Summary | None = (
+                    _same_run(row, folder, done[row.same_as])
+                    if row.same_as
+                    else run_row(row, folder, dataset)
+                )
             except NonFiniteError as error:
                 reason = str(error)
                 if row.stage1 and workdir.finished_summary(folder / row.stage1) is None:
@@ -194,7 +232,8 @@ def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) 
         if summary is None:
             raise InterruptedError
         done[row.name] = summary
-        after_each([done[name] for name in configs if name in done])
+        ordered = {name: done[name] for name in configs if name in done}
+        after_each(in_order(ordered, kept, before))
     return {row.name: failed[row.name] for row in rows if row.name in failed}
 
 

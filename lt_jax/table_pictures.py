@@ -10,7 +10,7 @@ import numpy as np
 
 from lt_jax.pictures import literal, new_figure, write_figure
 from lt_jax.reported import reported_for
-from lt_jax.summaries import Scores, compared, headline, label, row_name
+from lt_jax.summaries import Scores, compared, first_row, headline, label, row_name
 
 
 def save_ranking(
@@ -65,7 +65,7 @@ def _draw_rows(
             "seed": [100 * replica[score] for replica in test["replicas"]],
         }
         if "stage1" in summary:
-            values["its stage 1"] = [100 * summary["stage1"]["test"]["last"]["mean"][score]]
+            values["its stage 1"] = [100 * first_row(summary)["test"]["last"]["mean"][score]]
         if reported and score == headline(summary):
             known = reported_for(reported, summary["config"], row_name(summary))
             values["reported"] = [number.value for number in known]

@@ -30,6 +30,8 @@ from lt_jax.summaries import (
 )
 from lt_jax.writers import say
 
+TABLE = "table.csv"
+
 
 def table_rows(
     summaries: Sequence[Scores], which: str = "last", names: Sequence[str] = ()
@@ -124,7 +126,15 @@ def write_tables(
     write_text(folder / "table.md", "\n".join(lines).rstrip() + "\n")
     table = io.StringIO()
     csv.writer(table).writerows([header, *rows])
-    write_text(folder / "table.csv", table.getvalue())
+    write_text(folder / TABLE, table.getvalue())
+
+
+def table_names(folder: Path) -> list[str]:
+    """Names of the rows of the table in a folder; none if there is no table."""
+    path = folder / TABLE
+    if not path.exists():
+        return []
+    return [row[0] for row in csv.reader(path.read_text().splitlines()) if row][1:]
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -110,7 +110,7 @@ def load_trained(folder: str | Path, *, seed: int | None = None, weights: str = 
 
 
 def _find(folder: str | Path, seed: int | None, weights: str) -> Chosen:
-    path = folder_of(folder)
+    path = workdir.trained_in(folder_of(folder))
     if not (path / workdir.CONFIG).exists():
         raise InputError(f"{path} holds no {workdir.CONFIG}; expected the folder of a run")
     summary = workdir.required_summary(path)

@@ -95,9 +95,8 @@ def _at_the_end(grid: Grid, values: Sequence[float]) -> list[str]:
 def _difference(values: np.ndarray, best: np.ndarray) -> dict[str, float | None]:
     """Mean difference to the chosen point, paired over seeds; its interval if it has any width."""
     d = paired_interval(values, best)
-    wide = np.ptp(values - best) > EQUAL
     mean = 0.0 if abs(d["mean"]) < EQUAL else d["mean"]
-    return {"mean": mean, **{end: d[end] if wide else None for end in ("low", "high")}}
+    return {"mean": mean, "low": d["low"], "high": d["high"]}
 
 
 def write_tuning(found: Found, folder: Path) -> None:

@@ -112,6 +112,16 @@ def finished_summary(workdir: Path, name: str = SUMMARY) -> dict[str, Any] | Non
     return summary
 
 
+def trained_in(workdir: Path) -> Path:
+    """The folder in which a run was trained: a row of a table may be the run of another row.
+
+    Args:
+      workdir: folder of a run.
+    """
+    same_as = (finished_summary(workdir) or {}).get("same_as")
+    return workdir.parent / same_as if same_as else workdir
+
+
 def required_summary(workdir: Path, what: str = "the run") -> dict[str, Any]:
     """The summary of a run that must have finished.
 

@@ -54,7 +54,7 @@ LAYERS = (
     ("tuning_report",),
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),
     ("dividing_pictures", "dividing", "extract"),
-    ("retrain", "train", "sweep", "tuning", "evaluate", "cli", "comparison"),
+    ("retrain", "train", "sweep", "sweep_tables", "tuning", "evaluate", "cli", "comparison"),
     ("divided", "trained", "export", "examples", "predict"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -56,6 +56,8 @@ def test_rows_of_two_stages_share_a_first_one():
         ({"sampling__scheme": "class"}, False),
         ({"augment__flip": True}, False),
         ({"model__dtype": "bfloat16"}, False),
+        ({"train__eval_every_epochs": 2}, False),  # the best weights on validation are others
+        ({"metrics__groups": "counts"}, False),
         ({"data__imbalance": 20.0}, False),
     ],
     ids=str,

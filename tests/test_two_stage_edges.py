@@ -256,7 +256,7 @@ def test_equal_rows_are_trained_once(tmp_path):
     run_sweep(small, tmp_path, seen.append)
     assert [s["name"] for s in seen[-1]] == ["cross_entropy", "b"]
     assert seen[-1][0]["test"] == seen[-1][1]["test"]
-    assert not (tmp_path / "b").exists()
+    assert not (tmp_path / "b" / "checkpoints").exists()
 
 
 def test_config_file_without_get_config(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,8 +11,7 @@ from lt_jax import workdir
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.summaries import Scores, headline, row_name
-
-TABLE = "table.csv"
+from lt_jax.tables import table_names
 
 
 class Finished(NamedTuple):
@@ -90,10 +88,10 @@ def _read(path: Path) -> list[Finished]:
         return [_from_folder(path)]
     folders = sorted((p for p in path.iterdir() if p.is_dir() and _is_run(p)), key=str)
     if folders:
-        return _in_order([_from_folder(p) for p in folders], path / TABLE)
+        return _in_order([_from_folder(p) for p in folders], path)
     files = sorted((p for p in path.iterdir() if p.name.endswith(".json")), key=str)
     if files:
-        return _in_order([_from_file(p) for p in files], path / TABLE)
+        return _in_order([_from_file(p) for p in files], path)
     raise InputError(f"workdir {path} holds no run; expected the folder of a run or of a sweep")
 
 
@@ -126,11 +124,11 @@ def _checked(path: Path, file: Path, summary: Scores) -> Finished:
     return Finished(row_name(summary), path, summary)
 
 
-def _in_order(runs: list[Finished], table: Path) -> list[Finished]:
+def _in_order(runs: list[Finished], folder: Path) -> list[Finished]:
     """Rows of a sweep as its table has them, without first stages that are no rows themselves."""
-    if not table.exists():
+    rows = table_names(folder)
+    if not rows:
         return runs
-    rows = [row[0] for row in csv.reader(table.read_text().splitlines()) if row][1:]
     first = {run.summary["stage1"]["name"] for run in runs if "stage1" in run.summary}
     kept = [run for run in runs if run.name in rows or run.summary["name"] not in first]
     place = {name: number for number, name in reversed(list(enumerate(rows)))}
