@@ -92,6 +92,7 @@ def make_training(
     objective, starts = objectives[0], (objectives[0].init,)
     if candidates:
         objective, starts = alternatives(objectives)
+    _tell_never_reached(fields["optimizer"], options["epochs"])
     schedule = make_schedule(fields["optimizer"], steps, total)
     optimizer = make_optimizer(fields["optimizer"], schedule)
     return Training(objective, starts, schedule, optimizer, steps, total)
@@ -106,6 +107,22 @@ def _tell_never_starting(spec: Config, epochs: int) -> None:
                 f"{name} starts with epoch {start:g} of {epochs}, so never; a start_epoch of 0.8"
                 " has it act in the last fifth."
             )
+
+
+def _tell_never_reached(optimizer: Config, epochs: int) -> None:
+    """A recipe for more epochs than there are is hardly what one wants; it is no error."""
+    warmup, milestones = optimizer["warmup_epochs"], optimizer["milestones"]
+    if warmup >= epochs:
+        say_once(
+            f"the learning rate rises to the end: optimizer.warmup_epochs is {warmup:g} of"
+            f" {epochs} epochs."
+        )
+    late = [f"{epoch:g}" for epoch in milestones if epoch >= epochs]
+    if optimizer["schedule"] == "step" and late:
+        say_once(
+            f"the learning rate is not lowered at epoch {' and '.join(late)}: there are {epochs};"
+            " optimizer.milestones are epochs."
+        )
 
 
 def assemble(

@@ -13,7 +13,7 @@ from lt_jax.config_checks import check_fields, check_second_stage_values, check_
 from lt_jax.data import DEFAULTS
 from lt_jax.errors import InputError
 from lt_jax.objectives import method_spec
-from lt_jax.objectives.registry import completed_spec, cosine_scale
+from lt_jax.objectives.registry import completed_spec
 from lt_jax.two_stage import (
     augment_fields,
     default_fields,
@@ -85,8 +85,7 @@ def base_config(method: str = "cross_entropy") -> ConfigDict:
         }
     )
     config.objective = _typed(method_spec(objective))
-    cosines = cosine_scale(plain(config.objective)) is not None
-    config.retrain = _typed(stage_fields(stage, second_objective, cosines=cosines))
+    config.retrain = _typed(stage_fields(stage, second_objective, first=plain(config.objective)))
     return config.lock()
 
 
@@ -125,8 +124,7 @@ def with_stage(config: Mapping[str, Any], stage: str) -> ConfigDict:
     """
     _, name, objective = split_name(f"cross_entropy/{stage}")
     fields = _thawed(config)
-    cosines = cosine_scale(fields["objective"]) is not None
-    fields["retrain"] = stage_fields(name, objective, cosines=cosines)
+    fields["retrain"] = stage_fields(name, objective, first=fields["objective"])
     fields["name"] = f"{fields['name']}_{stage.replace('/', '_')}"
     suit(fields["retrain"], fields)
     return _typed(fields).lock()

@@ -12,10 +12,14 @@ from lt_jax.errors import InputError
 _COLUMNS = ("paper", "dataset", "imbalance", "backbone", "method", "metric", "value", "note")
 # Names of rows here, and of methods in the file.
 _SAME = {
-    "cross_entropy": ("softmax", "ce"),
     "cb_best": ("class_balanced_best",),
-    "balanced_softmax": ("balanced_softmax", "logit_adjustment"),  # the same loss at tau = 1
+    **dict.fromkeys(("cross_entropy", "softmax"), ("softmax", "ce")),
+    # The same loss at tau = 1.
+    **dict.fromkeys(
+        ("balanced_softmax", "logit_adjustment"), ("balanced_softmax", "logit_adjustment")
+    ),
 }
+_CIFAR_EPOCHS = 200
 # What the file calls sets of TFDS.
 _SETS = {
     "i_naturalist2017": "inat2017",
@@ -63,7 +67,10 @@ def read_reported(path: Path) -> list[dict[str, str]]:
 def reported_for(
     rows: Sequence[Mapping[str, str]], config: Mapping[str, Any], method: str
 ) -> list[Reported]:
-    """What has been reported for a run: same data, imbalance, network and method.
+    """What has been reported for a run: same data, imbalance, network, method and regime.
+
+    Of CIFAR the usual regime is 200 epochs of images cropped and mirrored, the strong one has
+    AutoAugment and Cutout, and at least as many epochs; beside runs of others nothing stands.
 
     Args:
       rows: from `read_reported`.
@@ -79,7 +86,7 @@ def reported_for(
       >>> from lt_jax.configuration import base_config
       >>> config = base_config()
       >>> config.data.source, config.data.imbalance = "tfds:cifar10", 100.0
-      >>> config.model.name = "resnet32"
+      >>> config.model.name, config.train.epochs = "resnet32", 200
       >>> [round(r.value, 2) for r in reported_for([row], config, "cross_entropy")]
       [70.36]
     """
@@ -96,6 +103,8 @@ def reported_for(
         f"{data['imbalance']:g}" if data["imbalance"] else "",
     )
     names = _names(method, network, data.get("image_size", 0))
+    if data_set.startswith("cifar"):
+        names = {f"{name}{ending}" for name in names for ending in _regime(config)}
     found = []
     for row in rows:
         same = (row["dataset"], row["imbalance"]) == same_data and row["backbone"] == network
@@ -104,6 +113,16 @@ def reported_for(
             accuracy = value if row["metric"] == "top1_accuracy" else 100 - value
             found.append(Reported(accuracy, row["paper"], row["note"]))
     return found
+
+
+def _regime(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the file appends to a method's name for how a run on CIFAR was trained."""
+    augmentation, epochs = config["augment"], config["train"]["epochs"]
+    strong = augmentation["autoaugment"], augmentation["cutout_size"] > 0
+    if all(strong) and epochs >= _CIFAR_EPOCHS:
+        return ("_strong",)
+    usual = not any(strong) and config["optimizer"]["name"] == "sgd" and epochs == _CIFAR_EPOCHS
+    return ("",) if usual else ()
 
 
 def _names(method: str, network: str, image_size: int) -> set[str]:

@@ -30,6 +30,7 @@ from lt_jax.finish import carry_out
 from lt_jax.longtail import log_prior
 from lt_jax.loop import Config, Run
 from lt_jax.objectives import Objective
+from lt_jax.objectives.registry import ONE_LABEL
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.posthoc import compute
 from lt_jax.prepare import check_augmentation, check_fits, put_splits
@@ -196,7 +197,7 @@ def _check_trained(config: Config, dataset: Dataset, first: Objective) -> None:
     try:
         second = make_objective(fields["objective"], dataset)
     except InputError as error:
-        if not dataset.multi_label:
+        if not (dataset.multi_label and ONE_LABEL in str(error)):
             raise
         raise InputError(
             f"config.retrain.objective does not fit: {error}; it is named after the second stage,"

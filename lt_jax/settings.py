@@ -237,6 +237,9 @@ def load_configs(
         raise InputError("the config file has no get_config")
     if sweep and "get_sweep" not in module:
         raise InputError("the config file has no get_sweep; name the rows by --row")
+    for text in (*settings, *over):
+        if text.partition("=")[0] == "replicas":
+            raise InputError(f"setting {text!r} is how many seeds each row has; expected --seeds")
     configs: dict[str, ConfigDict] = {}
     unused = {*settings, *over}
     for row in module["get_sweep"](sweep) if sweep else rows:

@@ -222,7 +222,7 @@ def gcl_objective() -> Fields:
     return spec
 
 
-def stage_fields(stage: str, objective: str = "", *, cosines: bool = False) -> Fields:
+def stage_fields(stage: str, objective: str = "", *, first: Fields | None = None) -> Fields:
     """The fields ``config.retrain`` of a named second stage.
 
     Args:
@@ -230,7 +230,8 @@ def stage_fields(stage: str, objective: str = "", *, cosines: bool = False) -> F
       objective: what to train the classifier with instead of the stage's own: a name for
         `lt_jax.objectives.method_spec`. One that balances the classes itself, such as balanced
         softmax, sees the images as often as they are: balanced sampling would do it twice.
-      cosines: whether the head of stage 1 takes them, as those stages then do that keep it.
+      first: spec of the objective of stage 1: where its head takes cosines, those stages do that
+        keep it, and where its clouds are on the angle, so are GCL's.
 
     Returns:
       New nested dictionaries.
@@ -250,9 +251,12 @@ def stage_fields(stage: str, objective: str = "", *, cosines: bool = False) -> F
     fields = default_fields(kind)
     for name, change in changes.items():
         fields[name] = {**fields[name], **change} if isinstance(change, dict) else change
+    first = first or method_spec("cross_entropy")
     if stage == "gcl":
         fields["objective"] = gcl_objective()
-    elif cosines and kind in ("lws", "finetune"):
+        cloud = first["transforms"].get("gaussian_cloud", {})
+        fields["objective"]["transforms"]["gaussian_cloud"]["angular"] = cloud.get("angular", False)
+    elif cosine_scale(first) is not None and kind in ("lws", "finetune"):
         fields["objective"] = method_spec("cosine")
     if objective:
         fields["objective"] = method_spec(objective)

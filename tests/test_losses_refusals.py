@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from every_loss import COUNTS, IDEAL, KEY, LOSSES, RATIO
 
-from lt_jax import losses
+from lt_jax import losses, objectives
 from lt_jax.errors import InputError
 from lt_jax.losses import partial_label
 
@@ -87,6 +87,12 @@ BAD_NUMBERS = (
     ),
     ("negative_scale is 0", partial(DB, negative_scale=0)),
     ("kappa is -1", partial(DB, kappa=-1)),
+    (r"alpha is -1; expected a number in \[0, inf\)", partial(DB, alpha=-1)),
+    (r"beta is 0.0; expected a number in \(0, inf\)", partial(DB, beta=0.0)),
+    ("mu is nan; expected a number", partial(DB, mu=np.nan)),
+    ("beta is 0; expected a number", partial(objectives.rebalanced, COUNTS, beta=0)),
+    ("alpha is 'x'; expected a number", partial(objectives.rebalanced, COUNTS, alpha="x")),
+    ("bins is 1000000000000", partial(partial_label.check_plm, 0.1, 100, 1e30, 1)),
     (
         "num_examples is 499; expected at least the largest count 500",
         partial(DB, num_examples=499),

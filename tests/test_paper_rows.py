@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny_runs import ROOT
 
+from lt_jax.configuration import base_config, with_stage
 from lt_jax.objectives import METHODS, TRANSFORMS, Method, build_objective
 from lt_jax.objectives.core import stateless
 from lt_jax.two_stage import stage_fields
@@ -195,3 +196,11 @@ def test_a_transform_of_ones_own_says_whether_it_balances(balancing, scheme, mon
     monkeypatch.setitem(METHODS, "own_deferred", method)
     for name in ("cross_entropy+own", "own_deferred"):
         assert stage_fields("crt", name)["sampling"]["scheme"] == scheme
+
+
+@pytest.mark.parametrize(("method", "angular"), [("gcl", False), ("gcl_angular/gcl", True)])
+def test_clouds_are_on_the_angle_in_both_stages_or_in_none(method, angular):
+    config = base_config(method)
+    again = with_stage(base_config(method.partition("/")[0]), "gcl")
+    for objective in (config.objective, config.retrain.objective, again.retrain.objective):
+        assert objective.transforms.gaussian_cloud.angular == angular

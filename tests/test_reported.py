@@ -44,16 +44,55 @@ ROW = {
 def test_reported_numbers_are_of_the_same_data(change):
     config = base_config()
     config.data.source, config.data.imbalance = "tfds:cifar10", 100.0
-    config.model.name = "resnet32"
+    config.model.name, config.train.epochs = "resnet32", 200
     assert [r.value for r in reported_for([ROW], config, "gcl")] == [82.68]
     config.data.update(change)
     assert reported_for([ROW], config, "gcl") == []
 
 
+STRONG = {"augment": {"autoaugment": True, "cutout_size": 16}, "train": {"epochs": 400}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "numbers"),
+    [
+        ({}, [82.68]),
+        ({"train": {"epochs": 10}}, []),
+        ({"augment": {"cutout_size": 16}}, []),
+        ({"optimizer": {"name": "adam"}}, []),
+        (STRONG, [85.0]),
+        ({**STRONG, "train": {"epochs": 100}}, []),
+    ],
+    ids=str,
+)
+def test_regimes_are_not_mixed(changes, numbers):
+    """Docs/protocol.md, 8: AutoAugment and Cutout gain as much as methods do."""
+    config = base_config()
+    config.data.source, config.data.imbalance = "tfds:cifar10", 100.0
+    config.model.name, config.train.epochs = "resnet32", 200
+    for group, fields in changes.items():
+        config[group].update(fields)
+    rows = [ROW, {**ROW, "method": "gcl_strong", "value": "85.0"}]
+    assert [r.value for r in reported_for(rows, config, "gcl")] == numbers
+
+
+@pytest.mark.parametrize(
+    "names", [("cross_entropy", "softmax"), ("balanced_softmax", "logit_adjustment")]
+)
+def test_names_of_one_loss_have_the_same_numbers(names):
+    config = base_config()
+    config.data.source, config.data.imbalance = "tfds:cifar10", 100.0
+    config.model.name, config.train.epochs = "resnet32", 200
+    rows = read_reported(ROOT / "results/reported.csv")
+    one, other = (reported_for(rows, config, name) for name in names)
+    assert one == other
+    assert len(one) >= 2
+
+
 def test_runs_of_earlier_versions_had_fewer_fields():
     config = plain(base_config())
     config["data"] |= {"source": "tfds:cifar10", "imbalance": 100.0}
-    config["model"]["name"] = "resnet32"
+    config["model"]["name"], config["train"]["epochs"] = "resnet32", 200
     for name in ("train_split", "test_split", "train_list", "image_size"):
         del config["data"][name]
     assert [r.value for r in reported_for([ROW], config, "gcl")] == [82.68]

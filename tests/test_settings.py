@@ -124,6 +124,7 @@ def test_values_that_cannot_be_swept_are_refused(over, sentence):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        ((None, ["crt"], ["replicas=1"]), r"'replicas=1' is how many seeds .*; expected --seeds"),
         ((None, [], []), r"expected either --sweep or --row"),
         (("x", ["crt"], []), r"expected either --sweep or --row"),
         (("gcl_table", [], []), r"the config file has no get_sweep; name the rows by --row"),

@@ -111,6 +111,27 @@ def test_a_transform_that_never_starts_is_told(tmp_path, capsys, start, told):
     assert (sentence in capsys.readouterr().err) == told
 
 
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"warmup_epochs": 2.0}, "rises to the end: optimizer.warmup_epochs is 2 of 2 epochs."),
+        ({"warmup_epochs": 1.0}, ""),
+        (
+            {"schedule": "step", "milestones": (1, 160, 180), "factors": (0.1, 0.1, 0.1)},
+            "is not lowered at epoch 160 and 180: there are 2; optimizer.milestones are epochs.",
+        ),
+    ],
+)
+def test_a_learning_rate_for_longer_runs_is_told(tmp_path, capsys, fields, sentence):
+    """As when the epochs of a paper's recipe are fewer; before anything is trained."""
+    config = tiny(model__name="small")
+    config.optimizer.update(fields)
+    prepare(config, tmp_path)
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert ("the learning rate" in told) == bool(sentence)
+
+
 def test_losses_of_mixed_images_are_those_of_both_labels():
     """Each with its own cloud, without rows of padding, and counted as one step."""
     counts, key = [90, 30, 9, 3], jax.random.key(3)

@@ -207,9 +207,9 @@ def _scale(measures: Measures, numbers: Numbers) -> Setting:
     return Setting(
         "scale s of cosine logits (GCL, LDAM)",
         f"{numbers.scale:g}, in stage 2 of GCL {numbers.scale2:g}",
-        f"{why}; with less than {least_scale(measures.num_classes):.2g} no class of"
-        f" {measures.num_classes:,} reaches a probability of {SURE:.0%}. Stage 2 takes two thirds,"
-        " as the paper's 20 of 30.",
+        f"{why}; with less than {least_scale(measures.num_classes):.2g} not all of"
+        f" {measures.num_classes:,} classes can reach a probability of {SURE:.0%}. Stage 2 takes"
+        " two thirds, as the paper's 20 of 30.",
         "Li, Cheung and Lu, CVPR 2022; README; Wang et al., CVPR 2018",
     )
 

@@ -241,5 +241,5 @@ def check_plm(rate: float, bound: float, bins: int, update_every: int) -> None:
     """Refuses numbers outside their range."""
     check_number("rate", rate, 0.0)
     check_number("bound", bound, 1.0)
-    check_whole("bins", bins, 2)
+    check_number("bins", check_whole("bins", bins, 2), 2, 1e6)
     check_whole("update_every", update_every, 1)

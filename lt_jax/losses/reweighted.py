@@ -100,19 +100,30 @@ def rebalanced_weights(
     Args:
       targets: multi-hot ``[B, C]``. A row without any label gets the weights' upper limit.
       class_counts: positives of each class, ``[C]``, each at least 1.
-      alpha: least weight.
-      beta: steepness.
+      alpha: least weight, at least 0.
+      beta: steepness, above 0.
       mu: ratio at which the weight is in the middle.
 
     Returns:
       Weights, ``[B, C]``.
 
+    Raises:
+      InputError: for numbers outside their range.
+
     Source: Wu et al., Distribution-Balanced Loss, ECCV 2020, equations 2 to 5.
     """
+    check_rebalancing(alpha, beta, mu)
     inverse = 1.0 / class_counts
     drawn = jnp.sum(targets * inverse, axis=-1, keepdims=True)
     ratio = jnp.where(drawn > 0, inverse / jnp.where(drawn > 0, drawn, 1.0), jnp.inf)
     return alpha + jax.nn.sigmoid(beta * (ratio - mu))
+
+
+def check_rebalancing(alpha: float, beta: float, mu: float) -> None:
+    """Refuses numbers outside their range: beta multiplies infinity in rows without labels."""
+    check_number("alpha", alpha, 0.0)
+    check_number("beta", beta, 0.0, open_low=True)
+    check_number("mu", mu)
 
 
 def negative_tolerant_cross_entropy(
@@ -222,7 +233,7 @@ def distribution_balanced_loss(
       Loss of each example, ``[B]``.
 
     Raises:
-      InputError: if shapes do not fit, or for bad counts.
+      InputError: if shapes do not fit, for bad counts or numbers outside their range.
 
     Example:
       >>> z, y = jnp.zeros((1, 2)), jnp.array([[1, 0]])

@@ -81,7 +81,7 @@ def _check_alike(objectives: Sequence[Objective]) -> None:
         if _shapes(first) != _shapes(other):
             raise InputError(
                 "the objectives remember states of different shapes; expected ones that differ in"
-                " numbers alone"
+                " numbers alone, with a start_epoch above 0 in all of them or in none"
             )
         for name in ("scale", "wants_cosines", "competing"):
             if getattr(first, name) != getattr(other, name):

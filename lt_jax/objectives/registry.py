@@ -53,6 +53,7 @@ BASES: dict[str, Callable[..., Base]] = {
     "negative_tolerant": bases.negative_tolerant,
 }
 
+ONE_LABEL = "the objective is for one label an example"
 # What the data decide, not the config.
 _FROM_DATA = ("class_counts", "num_examples")
 
@@ -290,6 +291,6 @@ def check_multi_label(objective: Objective) -> None:
     if objective.only_single_label:
         fitting = ", ".join(sorted(n for n, m in METHODS.items() if m.base != "softmax"))
         raise InputError(
-            f"the objective is for one label an example: {objective.only_single_label}; for"
-            f" multi-label data use a method such as {fitting}"
+            f"{ONE_LABEL}: {objective.only_single_label}; for multi-label data use a method such as"
+            f" {fitting}"
         )

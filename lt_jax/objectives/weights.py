@@ -162,18 +162,19 @@ def rebalanced(
       class_counts: positives of each class, ``[C]``, each at least 1; with `num_examples` a class
         may also have none and is taken for one with a single positive.
       num_examples: training examples, if they may have several labels or none.
-      alpha: least weight.
-      beta: steepness.
+      alpha: least weight, at least 0.
+      beta: steepness, above 0.
       mu: ratio at which the weight is in the middle.
 
     Returns:
       A transform of the weights, for independent classes.
 
     Raises:
-      InputError: for bad counts.
+      InputError: for bad counts, or numbers outside their range.
 
     Source: Wu et al., Distribution-Balanced Loss, ECCV 2020.
     """
+    reweighted.check_rebalancing(alpha, beta, mu)
     counts = reweighted.rebalanced_counts(class_counts, num_examples)
 
     def apply(key: Array, terms: Terms) -> Terms:
