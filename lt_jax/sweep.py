@@ -154,10 +154,12 @@ def _identity(config: ConfigDict) -> str:
 def _same_run(row: Row, folder: Path, summary: Summary) -> Summary:
     """A row that is another one's run, with a summary in a folder of its own."""
     path = folder / row.name
+    done = workdir.finished_summary(path) or workdir.claim(row.config, path)
+    if done is not None:
+        return done
     same = {**summary, "name": row.name, "same_as": row.same_as}
-    if workdir.claim(row.config, path) is None:
-        say(f"{row.name} is the same run as {row.same_as}; its weights are there.")
-        workdir.write_json(path / workdir.SUMMARY, same)
+    say(f"{row.name} is the same run as {row.same_as}; its weights are there.")
+    workdir.write_json(path / workdir.SUMMARY, same)
     return same
 
 
