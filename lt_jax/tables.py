@@ -79,7 +79,13 @@ def print_table(summaries: Sequence[Scores]) -> None:
 
 
 def difference_text(a: Scores, b: Scores, score: str = "") -> str:
-    """Paired difference of a score in points, with its 95 % interval; see `paired_difference`."""
+    """Paired difference of a score in points, with its 95 % interval; see `paired_difference`.
+
+    A dash where a run lacks the score.
+    """
+    name = score or headline(a)
+    if None in (s["test"]["last"]["mean"][name] for s in (a, b)):
+        return "-"
     d = paired_difference(a, b, score)
     return with_interval(d["mean"], d["low"], d["high"])
 
@@ -148,7 +154,8 @@ def _further_columns(summaries: Sequence[Scores]) -> dict[str, list[str]]:
     first, result = summaries[0], {}
     scores = compared(first)
     for score in scores:
-        name = "against the first" if len(scores) == 1 else f"{label(score)} against the first"
+        by_headline = scores == (headline(first),)  # which need not be said
+        name = "against the first" if by_headline else f"{label(score)} against the first"
         result[name] = ["" if s is first else difference_text(s, first, score) for s in summaries]
     on_validation = [_validation_score(summary) for summary in summaries]
     if any(on_validation):

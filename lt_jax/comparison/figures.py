@@ -39,10 +39,16 @@ def scores_panels(group: Group, paired: Mapping[str, Paired]) -> list[Markup]:
       paired: by name of the run.
 
     Returns:
-      One panel, or two if there is a difference with an interval.
+      One panel, or two if there is a difference with an interval; none where no run has the score,
+      as mAP on a test split without positive labels.
     """
     runs, name = group.runs, headline(group.baseline.summary)
     size = (SIZE[0], 1.0 + 0.36 * len(runs))
+    scored = {
+        y: r for y, r in enumerate(runs) if r.summary["test"]["last"]["mean"][name] is not None
+    }
+    if not scored:
+        return []
     shown: dict[int, Any] = {
         y: paired[run.name]
         for y, run in enumerate(runs)
@@ -50,7 +56,7 @@ def scores_panels(group: Group, paired: Mapping[str, Paired]) -> list[Markup]:
     }
 
     def seeds(axes: Any) -> None:
-        for y, run in enumerate(runs):
+        for y, run in scored.items():
             test, colour = run.summary["test"]["last"], style_of(y)["color"]
             values = [100 * replica[name] for replica in test["replicas"]]
             axes.plot(values, [y] * len(values), "o", ms=4, mfc="none", color=colour)
@@ -99,6 +105,7 @@ def class_panels(group: Group) -> list[Markup]:
             size=SIZE if few and len(scores) > 1 else LARGE,  # one by itself has the whole width
         )
         for score, name in scores.items()
+        if any(len(by_frequency(run.summary, score)[0]) for run in group.runs)
     ]
 
 

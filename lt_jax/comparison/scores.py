@@ -35,7 +35,7 @@ def score_parts(group: Group) -> list[Part]:
     caption = f"First: {label(score)} of every seed (circles) and the mean (bar)."
     if len(panels) > 1:
         caption += f" Second: paired differences to {group.baseline.name}, with 95 % t intervals."
-    return [*parts, Figure(caption, panels)]
+    return [*parts, Figure(caption, panels)] if panels else parts
 
 
 def _in_all(group: Group, names: Sequence[str]) -> list[str]:

@@ -60,7 +60,8 @@ def _by_class(group: Group) -> list[Part]:
     if len(counts) > figures.SINGLE_CLASSES:
         shown = f"means over {figures.FREQUENCIES} groups of about equally frequent classes"
     caption = f"Test scores of the classes by their number of training {what}; {shown}."
-    parts: list[Part] = [Figure(caption, figures.class_panels(group), _legend(group))]
+    panels = figures.class_panels(group)
+    parts: list[Part] = [Figure(caption, panels, _legend(group))] if panels else []
     if len(counts) > MOST_CLASSES:
         return [*parts, Note(f"The scores of all {len(counts)} classes are in the summaries.")]
     tables = [_class_table(group, s, n) for s, n in figures.per_class_scores(group).items()]
