@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from lt_jax import dlsa
 from lt_jax.dividing_report import part_names, parts_of
-from lt_jax.pictures import literal, log_scale, new_figure, subject, write_figure
+from lt_jax.picture_axes import legend_above, log_scale, whole_numbers
+from lt_jax.pictures import literal, new_figure, subject, write_figure
 from lt_jax.summaries import Scores, score_text, undivided
 
 MAPPED = 2000  # points of a map
@@ -126,7 +127,8 @@ def _draw_counts(axes: Any, replicas: list[Scores]) -> None:
     axes.set(title="training samples that come to each part")
     log_scale(axes, "y")
     axes.set(xlabel="class, by frequency", ylabel="samples (mean over seeds)")
-    axes.legend(fontsize=8)
+    whole_numbers(axes.xaxis)
+    legend_above(axes)
 
 
 def _draw_parts(axes: Any, replicas: list[Scores]) -> None:
@@ -152,7 +154,7 @@ def _draw_parts(axes: Any, replicas: list[Scores]) -> None:
         [f"{n}\n{100 * s / total:.0f} % of test" for n, s in zip(names, shares, strict=True)],
     )
     axes.set(title="accuracy on the test samples of each part", ylabel="accuracy", ylim=(0, 1.02))
-    axes.legend(fontsize=8, loc="lower left")
+    legend_above(axes)
 
 
 def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -173,7 +175,7 @@ def _draw_classes(axes: Any, summary: Scores) -> None:
     axes.set(title="accuracy of each class", xlabel="training samples of the class")
     log_scale(axes, "x")
     axes.set(ylabel="test accuracy", ylim=(-0.02, 1.02))
-    axes.legend(fontsize=8)
+    legend_above(axes)
 
 
 def _draw_clusters(axes: Any, replicas: list[Scores]) -> None:
@@ -188,7 +190,7 @@ def _draw_clusters(axes: Any, replicas: list[Scores]) -> None:
     axes.set(title="clusters (dotted: pure and not small)", ylim=(0, 1.05))
     log_scale(axes, "x")
     axes.set(xlabel="training samples", ylabel="share of its most frequent class")
-    axes.legend(fontsize=8)
+    legend_above(axes)
 
 
 def _draw_likelihoods(axes: Any, replica: Scores) -> None:
@@ -202,7 +204,7 @@ def _draw_likelihoods(axes: Any, replica: Scores) -> None:
     axes.axvline(threshold, color="black", lw=0.8, ls="--", label="threshold")
     axes.set(title="log-likelihood in the first block, first seed", ylabel="share of samples")
     axes.set(xlabel="log-likelihood (1 % tails at the ends)")
-    axes.legend(fontsize=8)
+    legend_above(axes, 4)
 
 
 def _draw_map(axes: Any, points: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lt_jax.pictures import literal, log_scale, new_figure, subject, write_figure
+from lt_jax.picture_axes import log_scale
+from lt_jax.pictures import literal, new_figure, subject, write_figure
 from lt_jax.summaries import Scores, row_name
 from lt_jax.workdir import METRICS
 from lt_jax.writers import OBJECTIVE, read_metrics

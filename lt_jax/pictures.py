@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lt_jax.errors import StorageError
 from lt_jax.files import write_whole
+from lt_jax.picture_axes import legend_above, log_scale, whole_numbers
 from lt_jax.summaries import (
     Scores,
     first_row,
@@ -33,29 +35,6 @@ def new_figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns)
-
-
-def log_scale(axes: Any, which: str) -> None:
-    """Makes an axis logarithmic, with plain numbers that do not overlap; after what is drawn.
-
-    Matplotlib labels every tick of an axis that spans less than a decade, each as ``2 x 10^2``.
-
-    Args:
-      axes: of matplotlib.
-      which: ``"x"`` or ``"y"``.
-    """
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-
-    getattr(axes, f"set_{which}scale")("log")
-    axis = getattr(axes, f"{which}axis")
-    low, high = getattr(axes, f"get_{which}lim")()
-    labelled = ((10, (1, 2, 3, 5, 7)), (100, (1, 2, 5)), (1000, (1, 3)))
-    steps = next((steps for span, steps in labelled if high < span * low), (1,))
-    axis.set_major_locator(MaxNLocator(5) if high < 3 * low else LogLocator(subs=steps))
-    axis.set_major_formatter(
-        FuncFormatter(lambda n, _: f"{n / 1000:,g}k" if n >= 10_000 else f"{n:,g}")
-    )
-    axis.set_minor_formatter(NullFormatter())
 
 
 def literal(name: str) -> str:
@@ -109,7 +88,11 @@ def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
     # One shape: thousands of bars take matplotlib minutes.
     bars.stairs(counts, np.arange(len(counts) + 1) - 0.5, fill=True)
     bars.set(title="training examples of each class", xlabel="class")
+    bars.set_xlim(-0.5, len(counts) - 0.5)
+    # The rarest class has a bar too, on an axis that has no zero.
+    bars.set_ylim(0.7 * counts[counts > 0].min(), 1.3 * counts.max())
     log_scale(bars, "y")
+    whole_numbers(bars.xaxis)
     knob = summary.get("retrain", {}).get("knob")
     if knob is None:
         _draw_curves(curves, read_metrics(metrics_path), name)
@@ -136,7 +119,7 @@ def _draw_accuracy(axes: Any, summary: Scores) -> None:
     axes.set(title="accuracy of each class", xlabel="training images of the class")
     log_scale(axes, "x")
     axes.set(ylabel="test accuracy", ylim=(-0.02, 1.02))
-    axes.legend()
+    legend_above(axes)
 
 
 def _draw_operating_points(axes: Any, summary: Scores) -> None:
@@ -153,7 +136,7 @@ def _draw_operating_points(axes: Any, summary: Scores) -> None:
     axes.set(title="scores of each class", xlabel="training positives of the class")
     log_scale(axes, "x")
     axes.set(ylabel="test score", ylim=(-0.02, 1.02))
-    axes.legend()
+    legend_above(axes)
 
 
 def _draw_calibration(axes: Any, replicas: Sequence[Scores]) -> None:
@@ -183,7 +166,8 @@ def _draw_curves(axes: Any, rows: Sequence[Scores], score: str) -> None:
         for block in sorted({row.get("block", 0) for row in chosen}):  # of a division, each anew
             own = [row for row in chosen if row.get("block", 0) == block]
             steps, values = [r["step"] for r in own], np.array([r[name] for r in own])
-            style = _BLOCKS[block % len(_BLOCKS)]
+            # A single point is no line.
+            style = _BLOCKS[block % len(_BLOCKS)] + ("" if len(own) > 1 else "o")
             twin.plot(steps, values, style, color=colour, lw=0.5, alpha=0.4)
             twin.plot(steps, values.mean(axis=1), style, color=colour, lw=1.5)
     title = "curves (thick: mean over seeds)"
@@ -211,11 +195,26 @@ def _draw_confusion(figure: Any, axes: Any, replicas: Sequence[Scores]) -> None:
     if "confusion" not in replicas[0]:  # it is not kept of so many classes
         axes.axis("off")
         return
-    total = np.sum([r["confusion"] for r in replicas], axis=0)
-    share = total / np.maximum(total.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(share, vmin=0, vmax=1, cmap="viridis")
+    share = confusion_shares(replicas)
+    image = axes.imshow(share, vmin=0, vmax=1, cmap=confusion_colours())
     figure.colorbar(image, ax=axes)
-    axes.set(title="confusion (rows sum to 1)", xlabel="predicted class", ylabel="class")
+    grey = "; grey: no test images" if np.isnan(share).any() else ""
+    axes.set(title=f"confusion (rows sum to 1{grey})", xlabel="predicted class", ylabel="class")
+    whole_numbers(axes.xaxis, axes.yaxis)
+
+
+def confusion_shares(replicas: Sequence[Scores]) -> npt.NDArray[np.float64]:
+    """Where the test images of each class (row) went, over all seeds; NaN of one without any."""
+    total = np.sum([r["confusion"] for r in replicas], axis=0, dtype=float)
+    images = total.sum(axis=1, keepdims=True)
+    return np.where(images > 0, total / np.maximum(images, 1), np.nan)
+
+
+def confusion_colours() -> Any:
+    """Those of a confusion: grey, on light and dark ground, where there is nothing."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"].with_extremes(bad="#80808066")
 
 
 def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
@@ -229,30 +228,51 @@ def save_comparison(summaries: Sequence[Scores], path: Path) -> None:
     if made is None:
         return
     figure, (means, lines) = made
-    names = main_columns(summaries[0])
+    names = [n for n in main_columns(summaries[0]) if _mean_of(summaries[0], n) is not None]
+    counts = np.array(summaries[0]["data"]["class_counts"])
+    order = np.argsort(-counts, kind="stable")  # or the tail of a set by name is not at the end
     width = 0.8 / len(summaries)
     for i, summary in enumerate(summaries):
-        test, name = summary["test"]["last"], literal(summary["name"])
-        mean = [test["mean"][n] if test["mean"][n] is not None else np.nan for n in names]
+        test, style = summary["test"]["last"], _style(i)
+        mean = np.array([_mean_of(summary, n) for n in names], float)
         std = [test["std"][n] or 0.0 for n in names]
         place = np.arange(len(names)) + (i - (len(summaries) - 1) / 2) * width
-        means.errorbar(place, mean, std, fmt="o", ms=5, lw=1.5, capsize=2, label=name)
+        means.errorbar(place, mean, std, ms=5, lw=1.5, capsize=2, **style | {"linestyle": ""})
         per_class = np.array(test["mean"][_by_class(summary)], float)
-        lines.plot(per_class, "o-", ms=3, lw=1, label=name)
+        lines.plot(per_class[order], ms=3, lw=1, label=literal(summary["name"]), **style)
     for edge in range(1, len(names)):
         means.axvline(edge - 0.5, color="0.85", lw=0.8)
     means.set_xticks(range(len(names)), [label(n).replace(" ", "\n") for n in names], fontsize=8)
     means.set(ylabel="test score", title=f"mean and deviation, {len(summaries[0]['seeds'])} seeds")
-    counts = summaries[0]["data"]["class_counts"]
     ticks = range(0, len(counts), max(1, len(counts) // 10))
-    lines.set_xticks(list(ticks), [f"{c}\n({counts[c]})" for c in ticks], fontsize=7)
+    lines.set_xticks(ticks, [f"{order[t]}\n({counts[order[t]]})" for t in ticks], fontsize=7)
     kind = "AP" if summaries[0]["data"].get("multi_label") else "accuracy"
-    lines.set(title=f"{kind} of each class", xlabel="class (training examples)")
-    lines.set_ylabel(f"test {kind}")
+    lines.set(title=f"{kind} of each class", ylabel=f"test {kind}")
+    lines.set_xlabel("class, from the most frequent (training examples)")
     for axes in (means, lines):
         axes.grid(axis="y", alpha=0.3)
-    lines.legend(fontsize=8, loc="lower left")
+    # Beside the panel: inside it would hide some.
+    lines.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     write_figure(figure, path)
+
+
+def _style(number: int) -> dict[str, Any]:
+    """Colour, marker and line of the run of that number: the ten colours come again, not the rest.
+
+    Example:
+      >>> [_style(n)["color"] + _style(n)["marker"] for n in (0, 9, 10)]
+      ['C0o', 'C9o', 'C0s']
+    """
+    turn = number // 10
+    return {
+        "color": f"C{number % 10}",
+        "marker": "os^Dv"[turn % 5],
+        "linestyle": _BLOCKS[turn % len(_BLOCKS)],
+    }
+
+
+def _mean_of(summary: Scores, name: str) -> Any:
+    return summary["test"]["last"]["mean"][name]
 
 
 def _by_class(summary: Scores) -> str:

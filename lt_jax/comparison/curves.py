@@ -18,6 +18,7 @@ from lt_jax.dividing_pictures import division_panels
 from lt_jax.files import is_remote
 from lt_jax.masking_pictures import draw_scale, history, history_panels
 from lt_jax.npz import read_npz
+from lt_jax.picture_axes import legend_above
 from lt_jax.summaries import headline, label
 from lt_jax.writers import read_metrics
 
@@ -158,7 +159,7 @@ def _flow_losses(rows: Rows) -> Callable[[Any], None]:
                 style = style_of(block) | {"marker": ""}
                 axes.plot(found.place, found.mean, lw=1.5, label=f"block {block + 1}", **style)
         axes.set(title="loss of the flow, mean over seeds", xlabel="step", ylabel="training loss")
-        axes.legend(fontsize=8)
+        legend_above(axes)
 
     return draw
 

@@ -13,7 +13,8 @@ from lt_jax.comparison.runs import Finished, Group
 from lt_jax.comparison.significance import Paired
 from lt_jax.comparison.svg import SIZE, panel, style_of
 from lt_jax.files import printable
-from lt_jax.pictures import log_scale
+from lt_jax.picture_axes import log_scale, whole_numbers
+from lt_jax.pictures import confusion_colours, confusion_shares
 from lt_jax.summaries import Scores, headline, label
 
 Vector = npt.NDArray[np.float64]
@@ -201,18 +202,17 @@ def confusion_panels(group: Group) -> list[Markup]:
 
 
 def _confusion_panel(run: Finished) -> Markup:
-    replicas = run.summary["test"]["last"]["replicas"]
-    total = np.sum([r["confusion"] for r in replicas], axis=0)
-    share = 100 * total / np.maximum(total.sum(axis=1, keepdims=True), 1)
+    share = 100 * confusion_shares(run.summary["test"]["last"]["replicas"])
 
     def draw(figure: Any, axes: Any) -> None:
-        image = axes.imshow(share, vmin=0, vmax=100, cmap="viridis")
+        image = axes.imshow(share, vmin=0, vmax=100, cmap=confusion_colours())
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         axes.set(xlabel="predicted class", ylabel="class")
         axes.set_title(run.name, parse_math=False)
         if len(share) > WRITTEN:
             figure.colorbar(image, ax=axes, label="% of the class's test images")
+            whole_numbers(axes.xaxis, axes.yaxis)
             return
         names = [_short(name) for name in _class_names(run.summary)]
         rotation = 90 if max(map(len, names)) > 2 else 0
@@ -225,6 +225,8 @@ def _confusion_panel(run: Finished) -> Markup:
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
 
     alt = f"Confusion of {run.name}: of each class's test images, how many per cent went where"
+    if np.isnan(share).any():
+        alt += "; a class without is grey"
     return panel(draw, alt, size=(4.6, 4.2), figure=True)
 
 

@@ -111,7 +111,9 @@ def _calibration(group: Group) -> list[Part]:
 
 def _confusion(group: Group) -> list[Part]:
     panels = figures.confusion_panels(group)
-    caption = "Per cent of the test images of each class (row), over all seeds."
+    caption = (
+        "Per cent of the test images of each class (row), over all seeds; grey where it has none."
+    )
     return [Figure(caption, panels)] if panels else []
 
 
