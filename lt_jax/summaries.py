@@ -19,6 +19,8 @@ Scores = dict[str, Any]
 _COLUMNS = ("balanced_accuracy", "top1", "many", "medium", "few", "ece")
 # Scores of which tables show differences to the first run, beside those by which is selected.
 _COMPARED = {"map": ("recall_rarest", "precision_head", "of1")}
+# Of ten columns of several labels five can be read in a terminal.
+_MINOR = ("top1", "ece", "map_medium", "precision_head", "cf1", "exact_match")
 _LABELS = {"map": "mAP", "cf1": "CF1", "of1": "OF1"}
 EQUAL = 1e-12  # spread of differences that only rounding makes
 
@@ -35,7 +37,7 @@ def columns(summary: Scores) -> tuple[str, ...]:
 
 def main_columns(summary: Scores) -> tuple[str, ...]:
     """Those of them for which there is room where there is little."""
-    return tuple(name for name in columns(summary) if name not in ("top1", "ece"))
+    return tuple(name for name in columns(summary) if name not in _MINOR)
 
 
 def compared(summary: Scores) -> tuple[str, ...]:

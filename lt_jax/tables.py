@@ -58,15 +58,16 @@ def table_rows(
 def print_table(summaries: Sequence[Scores]) -> None:
     """Prints the headline scores and each run's paired difference to the first one."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     if not is_writer():
         return
     names = main_columns(summaries[0])
     header, *rows = table_rows(summaries, names=names)
-    seeds = len(summaries[0]["seeds"])
+    seeds, longest = len(summaries[0]["seeds"]), max(len(row[0]) for row in rows)
     table = Table(
-        *(name.replace(" ", "\n", 1) for name in header if name != "seeds"),
+        Column(header[0], min_width=min(longest, 30), overflow="fold"),  # none is cut
+        *(name.replace(" ", "\n", 1) for name in header[2:]),
         f"{label(headline(summaries[0]))}\nagainst the first",
         title=f"test scores in %, mean ± deviation over {seeds} seeds",
     )
@@ -74,8 +75,10 @@ def print_table(summaries: Sequence[Scores]) -> None:
         against = "" if summary is summaries[0] else difference_text(summary, summaries[0])
         table.add_row(row[0], *row[2:], against)
     console = Console()
-    # A log file has no width of its own; 80 columns would cut the names.
-    Console(width=console.width if console.is_terminal else 110).print(table)
+    if not console.is_terminal:  # a log file has no width of its own
+        unbounded = console.options.update(width=1000)
+        console = Console(width=max(110, console.measure(table, options=unbounded).maximum))
+    console.print(table)
 
 
 def difference_text(a: Scores, b: Scores, score: str = "") -> str:
@@ -144,8 +147,13 @@ def table_names(folder: Path) -> list[str]:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table, of a header and rows."""
-    header, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    r"""Lines of a Markdown table, of a header and rows.
+
+    Example:
+      >>> print(markdown([["method", "mAP"], ["a|b", "0.3"]])[2])
+      | a\|b | 0.3 |
+    """
+    header, *body = ["| " + " | ".join(c.replace("|", r"\|") for c in row) + " |" for row in rows]
     return [header, "|---" * len(rows[0]) + "|", *body]
 
 

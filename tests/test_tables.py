@@ -1,6 +1,8 @@
 """Tables and paired differences against SciPy, pictures by their pixels, configs by their rows."""
 
 import importlib.util
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,46 @@ def test_tables_hold_what_was_measured(tmp_path):
     assert "+25.0 [" in text
     assert environment.command_line() in text  # that made the table
     assert (tmp_path / "table.csv").read_text().splitlines()[2].startswith("cb,2,80.0 ± 14.1")
+
+
+NAMES = ("sigmoid", "distribution_balanced", "sigmoid_over_rate=0.05_and_a_bias_of_the_start=2")
+
+
+def several_labels():
+    """Committed summaries, renamed; of ten columns."""
+    files = [ROOT / f"results/multi_digits/multi_digits_{name}.json" for name in NAMES[:2]]
+    found = [json.loads(file.read_text()) for file in files]
+    return [*found, {**found[0], "name": NAMES[2]}]
+
+
+def test_a_printed_table_of_several_labels_can_be_read(capsys):
+    """Each row is a line, with its name and whole numbers."""
+    runs = several_labels()
+    tables.print_table(runs)
+    lines = capsys.readouterr().out.splitlines()
+    for name, run in zip(NAMES, runs, strict=True):
+        (line,) = [line for line in lines if f" {name} " in line]
+        assert f" {summaries.score_text(run, 'map')} " in line
+        assert f" {summaries.score_text(run, 'of1')} " in line
+    assert len({len(line) for line in lines[1:]}) == 1
+    tables.print_table(runs[:2])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 110
+
+
+def test_a_narrow_terminal_folds_long_names(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    tables.print_table(several_labels())
+    shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    cells = [line.split("│") for line in shown.splitlines() if line.startswith("│")]
+    assert "".join(row[1].strip() for row in cells) == "".join(NAMES)
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert "±" in "".join(row[2] for row in cells)
+
+
+def test_a_bar_in_a_name_is_no_column():
+    header, _, row = tables.markdown([["method", "mAP"], ["a|b", "0.3"]])
+    assert len(re.findall(r"(?<!\\)\|", row)) == header.count("|") == 3
 
 
 def configs(name):
