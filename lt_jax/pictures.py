@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from lt_jax.summaries import (
     score_text,
 )
 from lt_jax.writers import read_metrics, say
+
+MISSING_GLYPH = r"Glyph \d+ .*missing from"  # what matplotlib then says
 
 
 def new_figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
@@ -49,7 +54,20 @@ def literal(name: str) -> str:
 
 def write_figure(figure: Any, path: Path) -> None:
     """Writes a figure as a PNG file, whole or not at all."""
-    write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", MISSING_GLYPH)
+        write_whole(path, lambda file: figure.savefig(file, dpi=110, format="png"))
+    lacking = [w for w in caught if re.match(MISSING_GLYPH, str(w.message))]
+    for other in (w for w in caught if w not in lacking):
+        warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    if lacking:
+        _tell_missing_glyphs()
+
+
+@functools.cache
+def _tell_missing_glyphs() -> None:
+    """Once: matplotlib warns of every character in every picture."""
+    say("the font of pictures lacks characters of some names: empty boxes stand for them.")
 
 
 @contextlib.contextmanager

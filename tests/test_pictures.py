@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,27 @@ def test_names_are_written_as_they_are(name, tmp_path):
     axes.legend()
     write_figure(figure, tmp_path / "a.png")
     assert figure.texts[0].get_window_extent().width > 20
+
+
+def test_characters_that_the_font_lacks_are_told_once(tmp_path, capsys):
+    pictures._tell_missing_glyphs.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("日本", "中文"):
+            figure, axes = new_figure(1, 1, (4, 3))
+            axes.set_title(name)
+            write_figure(figure, tmp_path / "a.png")
+    assert capsys.readouterr().err.count("lacks characters") == 1
+
+
+def test_other_warnings_of_a_picture_are_not_lost(tmp_path):
+    class Figure:
+        def savefig(self, file, **_):
+            file.write(b"a")
+            warnings.warn("tight layout not applied", stacklevel=1)
+
+    with pytest.warns(UserWarning, match="tight layout"):
+        write_figure(Figure(), tmp_path / "a.png")
 
 
 def test_a_picture_that_cannot_be_drawn_is_told(capsys):

@@ -1,9 +1,10 @@
 """Figures of a report where there is little to draw, or what a font does not have."""
 
+import warnings
 from pathlib import Path
 
 import pytest
-from compared_runs import several, summary
+from compared_runs import several, single, summary
 
 from lt_jax.comparison import Finished, Group, page
 from lt_jax.tables import write_tables
@@ -45,6 +46,23 @@ def test_tables_name_the_score_that_is_compared(tmp_path):
     write_tables([_with_facts(unlabelled(name)) for name in ("sigmoid", "plm")], tmp_path)
     header = (tmp_path / "table.md").read_text().splitlines()[0]
     assert header.endswith("| OF1 against the first |")
+
+
+def test_names_in_any_script_are_no_matter_of_the_font_here():
+    """The text of a page is drawn by the reader's fonts."""
+    run = summary("日本", [single(0.5), single(0.6)])
+    run["data"]["class_names"] = ["犬", "猫"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = page([group_of(run)])
+    assert "DejaVu" not in text
+    assert "犬" in text[text.index('aria-label="Confusion of') :]
+
+
+def test_a_class_without_test_images_is_said_to_be_grey():
+    confusion = {"confusion": [[3, 1], [0, 0]], "per_class": [0.75, None]}
+    text = page([group_of(summary("a", [single(0.5) | confusion]))])
+    assert "per cent went where; a class without is grey" in text
 
 
 def _with_facts(found):

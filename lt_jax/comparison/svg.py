@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from markupsafe import Markup
 
-from lt_jax.pictures import new_figure
+from lt_jax.pictures import MISSING_GLYPH, new_figure
 
 # Told apart with any colour vision, in this order; the page has brighter ones for its dark scheme.
 COLOURS = ("#0072b2", "#d55e00", "#008f68", "#aa4499", "#b07d00", "#4aa3d8", "#6b6b6b")
@@ -85,7 +86,9 @@ def panel(
         made, axes = new_figure(1, 1, size)
         draw(*((made, axes) if figure else (axes,)))
         file = io.BytesIO()
-        made.savefig(file, format="svg", transparent=True, dpi=144, metadata=_NO_METADATA)
+        with warnings.catch_warnings():  # its text is drawn by the reader's font
+            warnings.filterwarnings("ignore", MISSING_GLYPH)
+            made.savefig(file, format="svg", transparent=True, dpi=144, metadata=_NO_METADATA)
     return inline(file.getvalue().decode(), alt)
 
 
@@ -111,6 +114,7 @@ def inline(text: str, alt: str) -> Markup:
     )
     text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}", text)
     text = re.sub(r'font: [^"]*?([\d.]+)px [^;"]+', r"font-size: \1px", text)
+    text = re.sub(r'font-family: [^;"]+;? ?', "", text)  # as matplotlib 3.11 writes it
     text = re.sub(
         r"\b(fill|stroke): (#[0-9a-f]{6})",
         lambda m: f"{m[1]}: {_VARIABLES.get(m[2], m[2])}",
