@@ -251,6 +251,9 @@ def row_name(summary: Scores) -> str:
       'gcl'
       >>> row_name({"name": "yeast_plm", "data": {"source": "arrays:yeast.npz"}})
       'plm'
+      >>> row_name({"name": "multi_digits_plm", "data": {"source": "arrays:own.npz"}})
+      'plm'
     """
+    # Own data may have taken the place of those after which configs/multi_digits.py names its runs.
     data = PurePath(str(summary["data"]["source"]).rpartition(":")[2]).stem
-    return re.sub(rf"^(\w+_lt[\d.]+|{re.escape(data)})_", "", str(summary["name"]))
+    return re.sub(rf"^(\w+_lt[\d.]+|multi_digits|{re.escape(data)})_", "", str(summary["name"]))
