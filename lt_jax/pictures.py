@@ -107,8 +107,8 @@ def save_picture(summary: Scores, metrics_path: Path, path: Path) -> None:
     bars.stairs(counts, np.arange(len(counts) + 1) - 0.5, fill=True)
     bars.set(title="training examples of each class", xlabel="class")
     bars.set_xlim(-0.5, len(counts) - 0.5)
-    # The rarest class has a bar too, on an axis that has no zero.
-    bars.set_ylim(0.7 * counts[counts > 0].min(), 1.3 * counts.max())
+    if counts.any():  # the rarest class has a bar too, on an axis that has no zero
+        bars.set_ylim(0.7 * counts[counts > 0].min(), 1.3 * counts.max())
     log_scale(bars, "y")
     whole_numbers(bars.xaxis)
     knob = summary.get("retrain", {}).get("knob")

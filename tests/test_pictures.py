@@ -126,6 +126,12 @@ def test_classes_are_whole_numbers(classes, drawn):
     assert bars.get_ylim()[0] < counts[-1] < counts[0] < bars.get_ylim()[1]
 
 
+def test_classes_that_nothing_has_in_training_have_a_picture(drawn):
+    """As of several labels, where no example has any."""
+    pictures.save_picture(run_of("a", [0, 0], [0.5, 0.5], np.eye(2)), Path("none"), Path("none"))
+    assert len(drawn) == 1
+
+
 def test_a_class_without_test_images_has_no_zeros(drawn):
     """Two seeds; the second class has images in none."""
     run = run_of("a", [9, 3, 2], [0.5, None, 1.0], [[3, 1, 0], [0, 0, 0], [0, 0, 2]])
