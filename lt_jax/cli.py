@@ -53,7 +53,7 @@ def _sentence(error: Exception) -> str:
         name = next(iter(re.findall(r"[A-Za-z_]\w*", text)), text)
         # The whole name, as others of its last part may exist.
         given = re.findall(r"--config\.([\w.]+)", " ".join(sys.argv))
-        if lacking := _lacking([full for full in given if name in full.split(".")[:-1]]):
+        if lacking := _lacking([full for full in given if name in full.split(".")]):
             return lacking
         name = next((full for full in given if full.rpartition(".")[2] == name), name)
         return f"config has no field {name!r}{hint}"

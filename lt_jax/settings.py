@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -47,10 +47,9 @@ def override(config: ConfigDict, settings: Sequence[str]) -> None:
             value = {"True": True, "False": False}.get(text, text)
         value = tuple(value) if isinstance(value, list) else value
         if not has_field(config, name):
-            known = [path for path, _ in workdir.flatten(plain(config))]
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise InputError(lacking(config, name) or f"config has no field {name!r}{hint}")
+            raise InputError(
+                lacking(config, name) or f"config has no field {name!r}{_hint(name, [config])}"
+            )
         before = value_at(config, name)
         if isinstance(before, ConfigDict):
             raise InputError(
@@ -65,8 +64,15 @@ def override(config: ConfigDict, settings: Sequence[str]) -> None:
             ) from error
 
 
+def _hint(name: str, configs: Iterable[ConfigDict]) -> str:
+    """The field of some configs that may have been meant."""
+    known = [path for config in configs for path, _ in workdir.flatten(plain(config))]
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def lacking(config: ConfigDict, field: str, method: str = "cross_entropy") -> str:
-    """What to say of an option of a transform that the config does not have.
+    """What to say of an option of a transform, or of a second stage, that is not in the config.
 
     Args:
       config: the config.
@@ -76,6 +82,8 @@ def lacking(config: ConfigDict, field: str, method: str = "cross_entropy") -> st
     Returns:
       A sentence; empty if the transform is there, or the field is of anything else.
     """
+    if field.startswith("retrain.") and not config.retrain.method:
+        return f"config.{field} is of a second stage, and the method has none; expected such as gcl"
     return "" if has_field(config, field.rpartition(".")[0]) else lacking_transform(field, method)
 
 
@@ -259,7 +267,9 @@ def load_configs(
                 raise InputError(f"two rows are called {varied.name!r}; expected different names")
             configs[varied.name] = varied
     if unused:
-        raise InputError(f"setting {min(unused)!r} is of a field that none of the rows has")
+        name = min(unused)
+        hint = _hint(name.partition("=")[0], configs.values())
+        raise InputError(f"setting {name!r} is of a field that none of the rows has{hint}")
     return configs
 
 

@@ -242,6 +242,7 @@ def test_read_only_workdir_is_refused(tmp_path, monkeypatch):
 
 LINES = {
     "unknown field": (["--config.train.epoch=1"], "config has no field 'train.epoch'"),
+    "one stage": (["--config.retrain.epochs=3"], "is of a second stage, and the method has none"),
     "unknown method": (["--config=configs/digits.py:cbfocal"], "method is 'cbfocal'"),
     "unknown flag": (["--workdirs=x"], "Unknown command line flag 'workdirs'"),
     "no config file": (["--config=configs/none.py"], "no config file configs/none.py"),

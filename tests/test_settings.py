@@ -112,7 +112,7 @@ def test_every_combination_of_values_is_a_row():
         ("train.epochs", r"--over is 'train.epochs'; expected such as 'train.epochs=10,20'"),
         ("=1,2", r"--over is '=1,2'"),
         ("train.epochs=1,two", r"'train.epochs=two'; expected a value such as"),
-        ("train.epoch=1,2", r"'train.epoch=1,2' is of a field that none of the rows has"),
+        ("train.epoch=1,2", r"field that none of the rows has; did you mean train.epochs"),
         ("train.epochs=1,1", r"two rows are called 'crt_epochs_1'"),
     ],
 )
@@ -135,6 +135,10 @@ def test_values_that_cannot_be_swept_are_refused(over, sentence):
         (
             (None, ["cross_entropy", "tau_norm"], ["retrain.epochs=2"]),
             r"setting 'retrain.epochs=2' is of a field that none of the rows has",
+        ),
+        (
+            (None, ["focal"], ["train.epoks=2"]),
+            r"no field .train.epoks.; did you mean train.epochs",
         ),
         ((None, ["crt"], ["retrain.epochs"]), r"setting is 'retrain.epochs'; expected such as"),
     ],

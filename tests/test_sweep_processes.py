@@ -234,7 +234,7 @@ def pretend(summary: dict, name: str, **config) -> dict:
 
 
 def test_reported_numbers_stand_beside_measured_ones(whole, tmp_path):
-    """Of the same data, imbalance, network and regime; errors as accuracies; with source and note."""
+    """Of the same data, imbalance, network and regime; errors as accuracies; with sources."""
     real = {name: read(whole / name) for name in ROWS}
     ce, gcl = real["cross_entropy"], real["gcl"]
     summaries = [
