@@ -163,3 +163,27 @@ def test_the_index_hash_takes_both_kinds_of_labels(dtype):
     assert data.index_hash([0, 2, 5], labels) == data.index_hash([0, 2, 5], labels.tolist())
     hot = np.eye(2, dtype=dtype)[labels]
     assert data.index_hash([0, 2, 5], hot) != data.index_hash([0, 2, 5], 1 - hot)
+
+
+# Validation to select on
+
+
+def test_validation_without_any_label_is_refused(hot_npz, monkeypatch):
+    """There is no mAP to select by: the weights of the start would be the best ones."""
+    train = np.zeros_like(multi_hot())
+    train[0] = 1  # the last example of a class is not given away
+    config = {"source": hot_npz(y_train=train)}
+    assert len(data.load_dataset({**config, "validation_size": 0}).validation_labels) == 0
+    with pytest.raises(InputError, match=r"no validation example of arrays:.* has a label, so"):
+        data.load_dataset({**config, "validation_size": 20})
+    own = (np.zeros((5, 4, 4, 3), np.uint8), np.zeros((5, 4), np.uint8))
+
+    def read(*_, **__):
+        images = np.zeros((20, 4, 4, 3), np.uint8)
+        return (images, multi_hot(20)), (images, multi_hot(20)), list(NAMES), own
+
+    monkeypatch.setattr(tfds_source, "read", read)
+    with pytest.raises(InputError, match="no validation example of tfds:own has a label, so that"):
+        data.load_dataset({"source": "tfds:own", "validation_split": "val"})
+    own[1][4, 2] = 1
+    assert data.load_dataset({"source": "tfds:own", "validation_split": "val"}).num_classes == 4

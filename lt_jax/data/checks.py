@@ -202,3 +202,22 @@ def check_same_shape(what: str, train_images: Any, other_images: Any, other: str
     train, found = train_images.shape[1:], other_images.shape[1:]
     if train != found:
         raise InputError(f"{what}: train images are {train}, but {other} images are {found}")
+
+
+def check_can_select(what: str, validation_labels: Labels) -> None:
+    """Refuses several labels of which validation has none: no mAP, so that any epoch is the best.
+
+    Args:
+      what: what to call the set in the sentence.
+      validation_labels: int32 ``[N]``, or multi-hot ``[N, C]``; none at all is no validation.
+
+    Raises:
+      InputError: naming the set.
+    """
+    labels = validation_labels
+    if labels.ndim == 2 and len(labels) and not labels.any():
+        raise InputError(
+            f"no validation example of {what} has a label, so that nothing can be selected by mAP;"
+            " expected some that have, or no validation: data.validation_size=0 without a"
+            " validation split or list"
+        )

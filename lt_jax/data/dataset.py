@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax.data.canvas import COMPOSED
-from lt_jax.data.checks import Labels
+from lt_jax.data.checks import Labels, check_can_select
 from lt_jax.data.multilabel import label_notes
+from lt_jax.data.notes import left_out
 from lt_jax.data.options import PASSED, composition_of, made_of, options_of
 from lt_jax.data.reading import Lists
 from lt_jax.data.sources import Source, load_source
@@ -168,6 +169,7 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         source, parts = _read_once_cut(source, options, replaced)
     else:
         parts = _substituting(_parts(source, options), options)
+    check_can_select(source.name, parts.validation_labels)
     statistics = input_statistics(parts.train_images, options["normalization"], source.name)
     images = [parts.train_images, parts.validation_images, source.test_images]
     if len(source.train_images.shape) == 2:
@@ -192,7 +194,7 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         imbalance=0.0 if parts.kind in ("explicit", "unchanged") else float(options["imbalance"]),
         kind=parts.kind,
         notes=(
-            *_tail_notes(source, parts, options),
+            *left_out(source, labels, parts.validation_labels, parts.kind, options),
             *label_notes(labels, source.test_labels, source.class_names),
         ),
         replaced=replaced,
@@ -208,24 +210,6 @@ class _Parts(NamedTuple):
     validation_labels: Labels
     kind: str
     hash: str
-
-
-def _tail_notes(source: Source, parts: _Parts, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """That images of one's own are left out by a default, which one may not know of."""
-    left = len(source.train_labels) - len(parts.train_labels)
-    if source.validation_labels is None:
-        left -= len(parts.validation_labels)
-    own = source.name.partition(":")[0] in ("arrays", "folder")
-    if not (left and own) or parts.kind in ("explicit", "unchanged"):
-        return ()
-    cause, as_it_is = f"imbalance {options['imbalance']:g}", "0"
-    if parts.kind == "pareto":  # a long tail whatever the imbalance, see `has_tail`
-        cause = "imbalance_kind pareto"
-        as_it_is = "exponential with config.data.imbalance 0"
-    return (
-        f"{left} images of {source.name} are left out, as the set is made long-tailed"
-        f" (config.data.{cause}); {as_it_is} takes it as it is.",
-    )
 
 
 def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:
