@@ -271,5 +271,8 @@ def data_fingerprint(info: Config) -> dict[str, Any]:
     Returns:
       A dictionary that JSON can hold.
     """
-    names = ("index_hash", "class_counts", "pixel_mean", "total_test", "test_hash")
+    names = (
+        *("index_hash", "class_counts", "pixel_mean", "total_test", "test_hash"),
+        *("train_hash", "validation_hash", "test_files_hash"),  # earlier versions had none
+    )
     return {name: info[name] for name in names if name in info}

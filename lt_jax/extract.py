@@ -95,7 +95,8 @@ def _claim(path: Path, facts: dict[str, Any]) -> None:
             there = json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise InputError(f"{file} cannot be read ({error}); choose another folder") from error
-        different = next((k for k, v in facts.items() if there.get(k) != v), None)
+        # What an earlier version did not note cannot be compared.
+        different = next((k for k, v in facts.items() if k in there and there[k] != v), None)
         if different:
             raise InputError(
                 f"{path} has features with {different} = {there.get(different)!r}, and these would"

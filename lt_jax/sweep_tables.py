@@ -19,6 +19,9 @@ _OF_IMAGES = {
     "index_hash": "training images",
     "pixel_mean": "training images",
     "test_hash": "test images",
+    "train_hash": "training images",
+    "validation_hash": "validation images",
+    "test_files_hash": "test images",
 }
 
 

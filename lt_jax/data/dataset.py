@@ -21,7 +21,13 @@ from lt_jax.data.options import PASSED, composition_of, made_of, options_of
 from lt_jax.data.reading import Lists
 from lt_jax.data.sources import Source, load_source
 from lt_jax.data.splits import validation_indices
-from lt_jax.data.statistics import array_hash, index_hash, input_statistics, standardised
+from lt_jax.data.statistics import (
+    array_hash,
+    content_hash,
+    index_hash,
+    input_statistics,
+    standardised,
+)
 from lt_jax.data.streamed import StreamedImages
 from lt_jax.data.tails import Counts, has_tail, kept_examples
 from lt_jax.errors import InputError
@@ -49,7 +55,7 @@ class Dataset:
         ImageNet; or what was taken from the features, ``[D]``.
       std: the standard deviation; 1 for a channel or feature that is constant.
       index_hash: 16 hex digits that tell which train images were kept.
-      test_hash: 16 hex digits that tell the test images and labels.
+      test_hash: 16 hex digits that tell the test images and labels; of streamed ones the labels.
       source: what was loaded.
       split_seed: which validation split and which subset were drawn.
       imbalance: what was asked for; 0 if the counts do not come from it.
@@ -57,6 +63,9 @@ class Dataset:
       notes: sentences about the labels that one should read before training.
       replaced: how many of the images read could not be decoded, so that others stand for them, by
         split; only splits in memory that have some.
+      content: by name what else tells images from others, in `info` too: ``train_hash`` and
+        ``validation_hash`` of labels and pixels, or of streamed images the names and sizes of files
+        (of TFDS sets the numbers of examples); and ``test_files_hash`` of streamed test images.
     """
 
     train_images: Any
@@ -78,6 +87,7 @@ class Dataset:
     kind: str
     notes: tuple[str, ...] = ()
     replaced: Mapping[str, int] = field(default_factory=dict)
+    content: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def multi_label(self) -> bool:
@@ -112,6 +122,7 @@ class Dataset:
             "pixel_std": self.std.tolist(),
             "test_class_counts": test.tolist(),
             "test_hash": self.test_hash,
+            **self.content,
             **({"replaced_images": dict(self.replaced)} if self.replaced else {}),
         }
 
@@ -198,6 +209,7 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
             *label_notes(labels, source.test_labels, source.class_names),
         ),
         replaced=replaced,
+        content=_content(source, parts),
     )
 
 
@@ -237,6 +249,17 @@ def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:
         kind,
         index_hash(kept, labels[kept]),
     )
+
+
+def _content(source: Source, parts: _Parts) -> dict[str, str]:
+    """Hashes of inputs as they were loaded, so that no rounding is in them."""
+    found = {
+        "train_hash": content_hash(parts.train_labels, parts.train_images),
+        "validation_hash": content_hash(parts.validation_labels, parts.validation_images),
+    }
+    if isinstance(source.test_images, StreamedImages):
+        found["test_files_hash"] = content_hash(source.test_labels, source.test_images)
+    return found
 
 
 def _in_memory(images: Any, split: str, replaced: dict[str, int]) -> Any:

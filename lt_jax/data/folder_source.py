@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ ENDINGS = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif"),
     *(".bmp", ".ppm", ".pgm", ".tif", ".tiff"),
 )
+STATS = 32  # files that are looked at side by side
 ALSO_TEST = ("val", "validation")  # where ``test`` is called so
 
 
@@ -105,6 +107,24 @@ class Files:
     def path(self, index: int) -> str:
         """Where it is."""
         return os.path.join(self._root, os.fsdecode(bytes(self._paths[index])))
+
+    def told_apart_by(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
+        """Paths and sizes of files, which tell without reading that one took another's place."""
+        paths = b"\0".join(self._paths[rows].tolist())
+        parts = np.array_split(rows, STATS)  # a million looks, one by one, cost minutes on NFS
+        with ThreadPoolExecutor(STATS) as pool:
+            sizes = [size for part in pool.map(self._sizes, parts) for size in part]
+        return np.frombuffer(paths, np.uint8), np.array(sizes, np.int64)
+
+    def _sizes(self, rows: npt.NDArray[np.int64]) -> list[int]:
+        return [_size(self.path(row)) for row in rows.tolist()]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # whoever reads it tells
+        return -1
 
 
 def _load(root: Path, split: Listed, reading: Reading, *, listed: bool) -> Split:

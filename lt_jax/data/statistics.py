@@ -118,6 +118,24 @@ def index_hash(indices: npt.ArrayLike, labels: npt.ArrayLike) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+def content_hash(labels: npt.NDArray[Any], images: Any) -> str:
+    """Labels and what they are labels of, as 16 hex digits.
+
+    Args:
+      labels: of all examples, in order.
+      images: theirs, or features; of `StreamedImages`, which are not read, what tells their files.
+
+    Example:
+      >>> content_hash(np.array([0, 1]), np.zeros((2, 4))) == content_hash(
+      ...     np.array([0, 1]), np.ones((2, 4))
+      ... )
+      False
+    """
+    of_files = isinstance(images, StreamedImages)
+    known = images.told_apart_by() if of_files else (images,)
+    return array_hash(labels, np.array(images.shape), *known)
+
+
 def array_hash(*arrays: Any) -> str:
     """The content of arrays, as 16 hex digits; of streamed images only their shape."""
     digest = hashlib.sha256()

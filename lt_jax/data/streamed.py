@@ -99,6 +99,15 @@ class StreamedImages:
         part._rows = self._rows[np.asarray(indices, np.int64)]
         return part
 
+    def told_apart_by(self) -> tuple[npt.NDArray[Any], ...]:
+        """What tells these images from others without reading one: of what they are loaded.
+
+        Returns:
+          Arrays: what the ``told_apart_by(numbers)`` of `load` gives, or the numbers alone.
+        """
+        known = getattr(self._load, "told_apart_by", None)
+        return known(self._rows) if known else (self._rows,)
+
     def cropping(self, smallest_area: float) -> StreamedImages:
         """The same images, of which `batches` with draws gives random crops.
 

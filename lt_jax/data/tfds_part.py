@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,18 +26,24 @@ CHUNK = 1000  # records per read: array_record is much faster in blocks than one
 class Records:
     """The encoded image of each record; can be pickled, and then opens the files anew."""
 
-    def __init__(self, source: Any, field: str) -> None:
+    def __init__(self, source: Any, field: str, files: Sequence[Any] = ()) -> None:
         """Takes a TFDS data source that does not decode images.
 
         Args:
           source: of the split.
           field: name of the image.
+          files: TFDS's instructions on which records of which file are in the split.
         """
         self._source, self._field = source, field
+        self._files = [[os.path.basename(f.filename), f.skip, f.take] for f in files]
 
     def __call__(self, index: int) -> Any:
         """A file, or pixels."""
         return self._source[index][self._field]
+
+    def told_apart_by(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
+        """Which records of which files, wherever those are."""
+        return np.frombuffer(json.dumps(self._files).encode(), np.uint8), rows
 
 
 class Part:
@@ -86,7 +94,7 @@ class Part:
         if self.source is None or (not reading.image_size and not chosen):
             return self._stacked(reading.image_size)
         rows, labels = chosen or (np.arange(self.count), self._known()["labels"])
-        records = Records(self.source, self.fields.image)
+        records = Records(self.source, self.fields.image, self._instructions())
         if reading.image_size:
             return reading.images(records, self.count, self.what, labels, rows), labels
         images = (self._decoded(records(i), 0, i) for i in rows.tolist())
@@ -96,8 +104,10 @@ class Part:
         return remembered(self._files(), f"{self.what} {self.fields}", self._read_labels)
 
     def _files(self) -> list[str]:
-        split = self.builder.info.splits[self.split]
-        return [str(file.filename) for file in split.file_instructions]
+        return [str(file.filename) for file in self._instructions()]
+
+    def _instructions(self) -> Sequence[Any]:
+        return self.builder.info.splits[self.split].file_instructions
 
     def _read_labels(self) -> dict[str, npt.NDArray[Any]]:
         """Labels of all examples, and the names of their files if they have any."""
