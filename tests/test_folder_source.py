@@ -141,15 +141,37 @@ def test_list_files_may_have_several_labels(folder):
         (["{folder}/val/cat/0.png 0"], r"1 images in common, such as val/cat/0.png"),
         (["train/ant/0.png 99999999999"], r"line 1 of .*a.txt has the label 99999999999; expected"),
         (["train/ant/0.png 0,5000000"], r"has the label 5000000; expected less than 1,000,000"),
+        (["train/ant/0.png 0"] * 2, r"a.txt lists train/ant/0.png twice; expected one line for"),
+        (["train/ant/0.png 0", "train/./ant/0.png 0"], r"0.png twice, also as train/./ant/0.png; "),
+        (["train/ant/0.png 0", "train/ant/0.png 1"], r"0.png twice, with the labels 0 and 1; exp"),
+        (["train/ant/0.png 0,1", "train/ant/0.png -"], r"twice, with the labels 0,1 and -; expect"),
+        (["linked/cat/0.png 0"], r"1 images in common, such as val/cat/0.png"),
         ([""], r"a.txt is empty; expected lines such as 'train/cat/1.jpg 0'"),
     ],
 )
 def test_lists_that_cannot_be_used_are_refused(folder, lines, sentence):
+    (folder / "linked").symlink_to(folder / "val")
     train = write_list(folder, "a.txt", [line.format(folder=folder) for line in lines])
     test = write_list(folder, "b.txt", ["val/cat/0.png 2"])
     with pytest.raises(InputError, match=sentence) as told:
         load(folder, train_list=train, test_list=test)
     assert "\n" not in str(told.value)
+
+
+def test_lists_of_a_relative_folder_may_hold_absolute_paths(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    train = write_list(folder, "a.txt", [f"{folder}/val/cat/0.png 2", "train/ant/0.png 0"])
+    test = write_list(folder, "b.txt", ["val/cat/0.png 2"])
+    with pytest.raises(InputError, match=r"1 images in common, such as val/cat/0.png"):
+        load(folder.name, train_list=train, test_list=test)
+
+
+def test_a_list_that_was_cut_short_is_refused(folder):
+    path = folder / "a.txt.xz"
+    path.write_bytes(lzma.compress("\n".join(LINES).encode())[:-20])
+    test = write_list(folder, "b.txt", ["val/cat/0.png 2"])
+    with pytest.raises(InputError, match=r"list file .*a.txt.xz cannot be read: Compressed file"):
+        load(folder, train_list=str(path), test_list=test)
 
 
 @pytest.mark.parametrize(

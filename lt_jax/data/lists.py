@@ -7,10 +7,11 @@ them (``a.jpg 3,17``), and ``-`` is none.
 
 from __future__ import annotations
 
+import functools
 import lzma
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -51,7 +52,8 @@ def read_lists(
       Train, test and, if it has a list, validation.
 
     Raises:
-      InputError: if a file is missing, a line has another form, or an image is in two splits.
+      InputError: if a file is missing, a line has another form, or an image is in two splits or
+        twice in one.
     """
     for name in ("train", "test"):
         if not getattr(lists, name):
@@ -63,7 +65,9 @@ def read_lists(
     files = [Path(os.path.expanduser(data_dir or ""), os.path.expanduser(n)) for n in names]
     read = [list(_lines(file)) for file in files]
     paths = [[path for path, _ in lines] for lines in read]
-    _check_apart(files, [{os.path.normpath(root / path): path for path in p} for p in paths])
+    place = _places_under(root)
+    places = [_places(file, lines, place) for file, lines in zip(files, read, strict=True)]
+    _check_apart(files, places)
     targets = _targets([[label for _, label in lines] for lines in read], num_classes)
     train, test, *validation = map(Listed, files, paths, targets)
     return train, test, validation[0] if validation else None
@@ -156,7 +160,7 @@ def _lines(file: Path) -> Iterator[tuple[str, list[int]]]:
         opened = lzma.open if file.suffix == ".xz" else open
         with opened(file, "rt", encoding="utf-8-sig") as lines:  # some editors write a BOM
             text = lines.read().splitlines()
-    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
         raise InputError(f"list file {file} cannot be read: {first_line(error)}") from error
     found = [(n, line.rsplit(None, 1)) for n, line in enumerate(text, 1) if line.strip()]
     if not found:
@@ -187,6 +191,39 @@ def _targets(splits: Sequence[list[list[int]]], num_classes: int) -> list[npt.ND
         for row, labels in zip(target, split, strict=True):
             row[labels] = 1
     return targets
+
+
+def _places(
+    file: Path, lines: Sequence[tuple[str, list[int]]], place: Callable[[str], str]
+) -> dict[str, str]:
+    """What is in a list by where it is; refuses one that has an image twice.
+
+    Validation might be cut from train between the two, and no image is of two classes.
+    """
+    found: dict[str, tuple[str, list[int]]] = {}
+    for path, labels in lines:
+        where = place(path)
+        if where in found:
+            before, known = found[where]
+            also = "" if path == before else f", also as {path}"
+            both = [",".join(map(str, one)) or "-" for one in (known, labels)]
+            other = "" if both[0] == both[1] else f", with the labels {both[0]} and {both[1]}"
+            raise InputError(
+                f"{file} lists {before} twice{also}{other}; expected one line for each image"
+            )
+        found[where] = path, labels
+    return {where: path for where, (path, _) in found.items()}
+
+
+def _places_under(root: Path) -> Callable[[str], str]:
+    """Tells where an image is, whatever links lead there; of its folder, which many share."""
+    base, real = os.path.abspath(root), functools.cache(os.path.realpath)
+
+    def place(path: str) -> str:
+        folder, name = os.path.split(os.path.normpath(os.path.join(base, path)))
+        return os.path.join(real(folder), name)
+
+    return place
 
 
 def _check_apart(files: Sequence[Path], paths: Sequence[dict[str, str]]) -> None:
