@@ -30,6 +30,7 @@ _LOW = {
     "train.log_every_steps": 1,
     "train.steps_per_call": 0,
     "data.validation_size": 0,
+    "data.image_size": 0,
     "data.workers": 0,
     **_AUGMENT_LOW,
 }

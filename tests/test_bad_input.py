@@ -56,6 +56,10 @@ CONFIGS = {
     "unknown top field": ({"epochs": 3}, "no field 'epochs'"),
     "wrong type": ({"train__epochs": "many"}, "config.train.epochs is 'many'; expected int"),
     "zero epochs": ({"train__epochs": 0}, "config.train.epochs is 0; expected at least 1"),
+    "negative side": (
+        {"data__image_size": -3},
+        "config.data.image_size is -3; expected at least 0",
+    ),
     "seed": ({"seed": 1 << 32}, "config.seed is 4294967296 for 1 replicas; expected seeds below"),
     "last seed": ({"seed": (1 << 32) - 1, "replicas": 2}, "config.seed is 4294967295 for 2 replic"),
     "no number": (

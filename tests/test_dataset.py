@@ -46,7 +46,7 @@ def test_validation_split_is_disjoint_complete_and_deterministic(size):
         assert validation.tolist() != other.tolist()
 
 
-@pytest.mark.parametrize("size", [-1, 100, 1.5])
+@pytest.mark.parametrize("size", [-1, 100, 1.5, float("nan")])
 def test_an_impossible_validation_size_is_refused(size):
     with pytest.raises(InputError, match=rf"validation_size is {size}; expected a whole number"):
         data.validation_indices(MIXED, size, seed=0, num_classes=3)
@@ -131,6 +131,14 @@ def test_class_counts_follow_the_options(npz, options, counts, kind):
         ({"imbalance": 2, "imbalance_kind": "linear"}, r"kind is 'linear'; expected 'exponential'"),
         ({"split_seed": -1}, r"split_seed is -1; expected a whole number of at least 0"),
         ({"validation_size": 100}, r"validation_size is 100; expected .* below 100"),
+        ({"validation_size": float("nan")}, r"validation_size is nan; expected a whole number of"),
+        (
+            {"validation_size": "9"},
+            r"validation_size is '9'; expected a whole number of at least 0",
+        ),
+        ({"image_size": 8.5}, r"image_size is 8.5; expected a whole number of at least 0"),
+        ({"workers": -1}, r"workers is -1; expected a whole number of at least 0"),
+        ({"num_classes": float("nan")}, r"num_classes is nan; expected a whole number"),
     ],
 )
 def test_impossible_options_are_refused_in_a_sentence(npz, options, sentence):

@@ -8,7 +8,7 @@ import pytest
 from made_up import MIXED, one_label
 
 from lt_jax import data
-from lt_jax.data import sources
+from lt_jax.data import checks, sources
 from lt_jax.errors import InputError
 
 # digits
@@ -87,6 +87,7 @@ BAD_ARRAYS = [
     ({"class_names": np.array(["a", "b"])}, r"holds the label 2, outside its 2 classes"),
     ({"class_names": np.array(["é".encode("latin-1"), b"b", b"c"])}, r"bytes that are no UTF-8"),
     ({"y_test": np.full(15, 2**31 - 1)}, r"holds the label 2147483647; expected less than 1,000,"),
+    ({"class_names": np.array(["a", "b", "a"])}, r"calls class 0 and class 2 'a'; expected a nam"),
     ({"class_names": np.array([1, 2, 3])}, r"class_names of .* is not a vector of strings"),
 ]
 
@@ -96,6 +97,29 @@ def test_a_bad_npz_is_refused_in_a_sentence(npz, changes, sentence):
     with pytest.raises(InputError, match=sentence) as told:
         data.load_source(npz(**changes))
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "first"),
+    [
+        ((3, 8, 8), True),
+        ((3, 8, 10), True),
+        ((1, 20, 12), True),
+        ((4, 16, 16), True),
+        ((2, 16, 16), True),
+        ((4, 16, 10), False),
+        ((5, 5, 5), False),
+        ((3, 8, 4), False),
+        ((8, 8, 10), False),
+    ],
+)
+def test_channels_first_are_refused(shape, first):
+    images = np.zeros((6, *shape), np.uint8)
+    if not first:
+        assert checks.checked_inputs("x", images) is images
+        return
+    with pytest.raises(InputError, match=r"x has shape .*, with the channels first; expected"):
+        checks.checked_inputs("x", images)
 
 
 @pytest.mark.parametrize(

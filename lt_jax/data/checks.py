@@ -10,11 +10,17 @@ import numpy.typing as npt
 
 from lt_jax.data.streamed import StreamedImages
 from lt_jax.errors import InputError
+from lt_jax.longtail.counts import is_number
 
 Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
 MOST_CLASSES = 1_000_000  # a larger label is none, and its set would fill the memory
 Labels = npt.NDArray[np.int32] | npt.NDArray[np.uint8]
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number of at least 0."""
+    return is_number(value) and value >= 0 and value == int(value)
 
 
 def checked_inputs(what: str, inputs: Any) -> Any:
@@ -58,13 +64,17 @@ def checked_inputs(what: str, inputs: Any) -> Any:
         )
     if inputs.size == 0:
         raise InputError(f"{what} has shape {inputs.shape}; expected at least one image and pixel")
-    _, first, *sides = inputs.shape
-    if len(sides) == 2 and first in (1, 3) and sides[0] == sides[1] > 4:
+    if inputs.ndim == 4 and _channels_are_first(*inputs.shape[1:]):
         raise InputError(
             f"{what} has shape {inputs.shape}, with the channels first; expected channels last,"
             " [N, H, W, C]: x.transpose(0, 2, 3, 1)"
         )
     return inputs[..., None] if inputs.ndim == 3 else inputs
+
+
+def _channels_are_first(first: int, second: int, last: int) -> bool:
+    """Whether a shape is hardly [H, W, C]: images of 1 or 3 rows, or squares of few, are rare."""
+    return min(second, last) > 4 and (first in (1, 3) or (first in (2, 4) and second == last))
 
 
 def _checked_features(what: str, features: np.ndarray) -> Features:
@@ -147,13 +157,13 @@ def checked_classes(
       The number of classes C, at least 2, and C names.
 
     Raises:
-      InputError: if the three do not agree, or there is only one class.
+      InputError: if the three do not agree, there is only one class, or two have one name.
 
     Example:
       >>> checked_classes("cats.npz", [np.array([0, 2])], 0, ())
       (3, ('0', '1', '2'))
     """
-    if num_classes != int(num_classes) or num_classes < 0:
+    if not is_whole(num_classes):
         raise InputError(
             f"num_classes is {num_classes!r}; expected a whole number, 0 = from the data"
         )
@@ -179,7 +189,14 @@ def checked_classes(
         raise InputError(f"{what} names {len(class_names)} classes, but num_classes is {count}")
     if largest >= count:
         raise InputError(f"{what} holds the label {largest}, outside its {count} classes (from 0)")
-    return count, tuple(str(name) for name in class_names) or tuple(map(str, range(count)))
+    names = tuple(str(name) for name in class_names) or tuple(map(str, range(count)))
+    known: dict[str, int] = {}
+    for c, name in enumerate(names):
+        if known.setdefault(name, c) != c:
+            raise InputError(
+                f"{what} calls class {known[name]} and class {c} {name!r}; expected a name for each"
+            )
+    return count, names
 
 
 def _num_columns(what: str, labels: Sequence[Labels], num_classes: int) -> int:

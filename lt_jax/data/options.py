@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lt_jax.data.canvas import NUM_DIGITS, Canvas, Composition
+from lt_jax.data.checks import is_whole
 from lt_jax.data.tails import has_tail
 from lt_jax.errors import InputError
 from lt_jax.longtail import long_tailed_profile
@@ -64,7 +65,7 @@ def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
       Every field of `DEFAULTS`.
 
     Raises:
-      InputError: for an unknown field of ``canvas``, or a seed that is not one.
+      InputError: for an unknown field of ``canvas``, or a seed, size or number that is not one.
     """
     options = {**DEFAULTS, **dict(config)}
     canvas = {**DEFAULTS["canvas"], **dict(options["canvas"])}
@@ -73,9 +74,9 @@ def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"data.canvas has no field {unknown[0]!r}; expected some of {', '.join(Canvas._fields)}"
         )
-    seed = options["split_seed"]
-    if seed != int(seed) or seed < 0:
-        raise InputError(f"split_seed is {seed!r}; expected a whole number of at least 0")
+    for name in ("split_seed", "validation_size", "image_size", "workers"):
+        if not is_whole(options[name]):
+            raise InputError(f"{name} is {options[name]!r}; expected a whole number of at least 0")
     return {**options, "canvas": canvas}
 
 

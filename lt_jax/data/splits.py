@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from lt_jax.data.checks import is_whole
 from lt_jax.data.multilabel import stratified_split
 from lt_jax.errors import InputError
 from lt_jax.longtail import count_classes
@@ -58,7 +59,7 @@ def _stratified_counts(counts: Indices, share: float) -> Indices:
 
 
 def _check_size(size: int, total: int) -> None:
-    if size != int(size) or not 0 <= size < max(total, 1):
+    if not is_whole(size) or size >= max(total, 1):
         raise InputError(
             f"validation_size is {size!r}; expected a whole number from 0 to below {total}, the "
             "number of training images"
