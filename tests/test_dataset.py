@@ -120,6 +120,16 @@ def test_class_counts_follow_the_options(npz, options, counts, kind):
     assert np.bincount(got.train_labels, minlength=3).tolist() == counts
 
 
+def test_a_class_without_images_is_left_out_of_a_long_tail(npz):
+    """As of sets of several labels: nobody has asked for an image of it."""
+    got = data.load_dataset({"source": npz(), "imbalance": 4, "num_classes": 4})
+    assert got.class_counts.tolist() == [40, 20, 10, 0]
+    assert "classes without images in train: '3'" in got.notes
+    labels = np.where(MIXED == 0, 3, MIXED)
+    tail = data.load_dataset({"source": npz(y_train=labels), "imbalance": 4})
+    assert tail.class_counts.tolist() == [0, 30, 15, 7]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -31,8 +31,8 @@ def kept_examples(
     """Draws the long-tailed subset that a config asks for.
 
     Single-label classes have exactly the counts asked for, the first class the most. Multi-label
-    ones have at least theirs, the class that is the most frequent already the most, and those that
-    never occur are left out, see `lt_jax.longtail.multi_label_indices`.
+    ones have at least theirs, the class that is the most frequent already the most, see
+    `lt_jax.longtail.multi_label_indices`. Classes that never occur are left out of a tail.
 
     Args:
       labels: int32 ``[N]``, or multi-hot ``[N, C]``.
@@ -73,9 +73,7 @@ def _wanted(
     kind = options["imbalance_kind"]
     if not has_tail(options):
         return available, "unchanged"
-    if not by_frequency:
-        return _long_tail(available, options), kind
-    order = np.argsort(-available, kind="stable")
+    order = np.argsort(-available, kind="stable") if by_frequency else np.arange(available.size)
     order = order[available[order] > 0]
     counts = np.zeros_like(available)
     counts[order] = _long_tail(available[order], options)
