@@ -48,7 +48,9 @@ DATA = {
     " ``imbalance_kind`` and ``max_count``",
     "drop_unlabelled": "whether to leave out training examples without any label",
     "split_seed": "which images are kept and which validate; apart from ``seed``",
-    "validation_size": "images cut from train first, balanced where counts allow; 0: none",
+    "validation_size": "about how many images are cut from train first, if no validation split or"
+    " list is named: as many of each class if all have twice that, otherwise its share, at least 1"
+    " and never its last, which of many rare classes is far more. 0: none",
 }
 CANVAS = {
     "images": "training canvases of ``multi_digits`` and ``multi_mnist``",

@@ -1,6 +1,7 @@
 """The assembled data set: validation splits, long tails, what it says of itself, batch orders."""
 
 import json
+import re
 
 import jax
 import ml_collections
@@ -50,6 +51,25 @@ def test_validation_split_is_disjoint_complete_and_deterministic(size):
 def test_an_impossible_validation_size_is_refused(size):
     with pytest.raises(InputError, match=rf"validation_size is {size}; expected a whole number"):
         data.validation_indices(MIXED, size, seed=0, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "sentence"),
+    [
+        ([*range(60, 0, -1)] * 5, 30, "295 .* not 30: each class gives its share, rounded, at le"),
+        ([50, 50], 21, None),
+        ([50, 50], 3, "2 images of .* are cut from train to select on, not 3: each class gives as"),
+        ([9, 1, 1, 1], 8, "6 images of .*, not 8: each class gives its share, .* never its last"),
+        ([50, 50], 0, None),
+    ],
+)
+def test_a_validation_split_of_another_size_is_told(npz, counts, size, sentence):
+    arrays = one_label(counts=counts, test=1, shape=(1, 2, 1))
+    got = data.load_dataset({"source": npz(**arrays), "validation_size": size})
+    told = [note for note in got.notes if "to select on" in note]
+    assert len(told) == (sentence is not None)
+    if sentence:
+        assert re.search(sentence, told[0])
 
 
 # the data set

@@ -4,6 +4,7 @@
 
 import lzma
 import os
+import re
 import shutil
 
 import numpy as np
@@ -70,6 +71,22 @@ def test_a_folder_with_validation_can_be_long_tailed_too(tmp_path):
     got = load(tmp_path, validation_split="val", class_counts=(5, 2, 1))
     assert got.class_counts.tolist() == [5, 2, 1]
     assert len(got.validation_labels) == 6
+
+
+def test_a_folder_for_validation_that_is_not_used_is_told(tmp_path):
+    write(tmp_path, ("train", "val", "test"))
+    (note,) = load(tmp_path).notes
+    assert re.search(r"/val is there and not used; --config.data.validation_split=val takes", note)
+    assert load(tmp_path, validation_split="val").notes == ()
+    assert load(tmp_path, test_split="val").notes == ()
+
+
+def test_files_that_are_left_out_for_their_endings_are_counted(folder):
+    assert load(folder).notes == ()  # there is a text, and a hidden file
+    for name in ("train/ant/a.HEIC", "train/bee/b.heic", "val/ant/c", "val/ant/Thumbs.db"):
+        (folder / name).write_text("something")
+    (note,) = load(folder).notes
+    assert re.search(r"3 files .* left out for their endings, .heic \(2\), none \(1\); read", note)
 
 
 def test_images_of_one_size_need_none(tmp_path):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lt_jax.data.canvas import COMPOSED
 from lt_jax.data.checks import Labels, check_can_select
 from lt_jax.data.multilabel import label_notes
-from lt_jax.data.notes import left_out
+from lt_jax.data.notes import left_out, other_number
 from lt_jax.data.options import PASSED, composition_of, made_of, options_of
 from lt_jax.data.reading import Lists
 from lt_jax.data.sources import Source, load_source
@@ -205,7 +205,9 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         imbalance=0.0 if parts.kind in ("explicit", "unchanged") else float(options["imbalance"]),
         kind=parts.kind,
         notes=(
+            *source.notes,
             *left_out(source, labels, parts.validation_labels, parts.kind, options),
+            *other_number(source, parts.validation_labels, options),
             *label_notes(labels, source.test_labels, source.class_names),
         ),
         replaced=replaced,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,6 +26,10 @@ ENDINGS = (
     *(".bmp", ".ppm", ".pgm", ".tif", ".tiff"),
 )
 STATS = 32  # files that are looked at side by side
+NO_IMAGES = (  # that lie about in folders of images
+    *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".md", ".log"),
+    *(".db", ".ini", ".npy", ".npz", ".mat", ".h5", ".zip", ".tar", ".gz", ".xz", ".py", ".pdf"),
+)
 ALSO_TEST = ("val", "validation")  # where ``test`` is called so
 
 
@@ -38,7 +43,7 @@ def read(
     lists: Lists,
     num_classes: int,
     reading: Reading,
-) -> tuple[Split, Split, Sequence[str], Split | None]:
+) -> tuple[Split, Split, Sequence[str], Split | None, tuple[str, ...]]:
     """Reads a folder of images.
 
     Either ``<folder>/<split>/<class>/*.jpg``, classes in the order of their names, images also in
@@ -56,7 +61,8 @@ def read(
       reading: what images to make of them.
 
     Returns:
-      (images, labels) of train and of test, class names or nothing, and validation or None.
+      (images, labels) of train and of test, class names or nothing, validation or None, and notes
+      on what is there and not read.
 
     Raises:
       InputError: if there is no such folder, it is not of this form, a listed file is missing, or
@@ -71,13 +77,15 @@ def read(
         train, test, validation = read_lists(lists, data_dir, num_classes, root)
         splits = [train, test, *([validation] if validation else [])]
         names: Sequence[str] = class_names(splits)
+        notes: tuple[str, ...] = ()
     else:
         test_split = _existing(root, test_split)
         asked = [train_split, test_split, *([validation_split] if validation_split else [])]
-        splits, names = _by_class(root, asked)
+        splits, names, left = _by_class(root, asked)
+        notes = (*_unused(root, asked), *_left_out(folder, left))
     loaded = [_load(root, split, reading, listed=any(lists)) for split in splits]
     names = [printable(name) for name in names]
-    return loaded[0], loaded[1], names, loaded[2] if len(loaded) > 2 else None
+    return loaded[0], loaded[1], names, loaded[2] if len(loaded) > 2 else None, notes
 
 
 def _check_installed() -> None:
@@ -153,8 +161,31 @@ def _existing(root: Path, test_split: str) -> str:
     return next((name for name in ALSO_TEST if (root / name).is_dir()), test_split)
 
 
-def _by_class(root: Path, names: Sequence[str]) -> tuple[list[Listed], list[str]]:
-    """Splits of a sub-folder each, with the classes of train."""
+def _unused(root: Path, asked: Sequence[str]) -> tuple[str, ...]:
+    """That there is a folder for validation, and none was asked for."""
+    rest = [name for name in ALSO_TEST if name not in asked and (root / name).is_dir()]
+    if len(asked) > 2 or not rest:
+        return ()
+    there = rest[0]
+    return (
+        f"{root / there} is there and not used; --config.data.validation_split={there} takes it to"
+        " select on.",
+    )
+
+
+def _left_out(folder: str, left: Counter[str]) -> tuple[str, ...]:
+    """That files are no images by their endings, though perhaps by what is in them."""
+    if not left:
+        return ()
+    endings = ", ".join(f"{end or 'none'} ({count})" for end, count in left.most_common(MOST_NAMES))
+    return (
+        f"{left.total()} files in class folders of folder:{folder} are left out for their endings,"
+        f" {endings}; read are {', '.join(ENDINGS)}.",
+    )
+
+
+def _by_class(root: Path, names: Sequence[str]) -> tuple[list[Listed], list[str], Counter[str]]:
+    """Splits of a sub-folder each, with the classes of train, and endings of what is left out."""
     for name in names:
         if not (root / name).is_dir():
             found = sorted(p.name for p in root.iterdir() if p.is_dir())
@@ -175,7 +206,8 @@ def _by_class(root: Path, names: Sequence[str]) -> tuple[list[Listed], list[str]
                 f"{root / name} has a sub-folder {unknown[0]!r}, which {root / names[0]} has not;"
                 " expected classes to train on only"
             )
-    return [_listed(root, name, classes[0]) for name in names], classes[0]
+    left = Counter[str]()
+    return [_listed(root, name, classes[0], left) for name in names], classes[0], left
 
 
 def _sub_folders(folder: Path) -> list[str]:
@@ -185,10 +217,10 @@ def _sub_folders(folder: Path) -> list[str]:
     return found
 
 
-def _listed(root: Path, name: str, classes: Sequence[str]) -> Listed:
+def _listed(root: Path, name: str, classes: Sequence[str], left: Counter[str]) -> Listed:
     paths, labels = [], []
     for label, one in enumerate(classes):
-        files = images_in(root / name / one)
+        files = images_in(root / name / one, left)
         paths += [f"{name}/{one}/{file}" for file in files]
         labels += [label] * len(files)
     if not paths:
@@ -196,11 +228,12 @@ def _listed(root: Path, name: str, classes: Sequence[str]) -> Listed:
     return Listed(root / name, paths, np.array(labels, np.int32))
 
 
-def images_in(folder: Path) -> list[str]:
+def images_in(folder: Path, left: Counter[str] | None = None) -> list[str]:
     """The image files of a folder and its sub-folders, without hidden ones.
 
     Args:
       folder: its path; links to other folders are followed, and each folder is looked into once.
+      left: is added the endings of other files, without those that never are images.
 
     Returns:
       Their paths relative to the folder, sorted.
@@ -213,7 +246,11 @@ def images_in(folder: Path) -> list[str]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if name[0] != ".")
-        images = [f for f in files if f[0] != "." and f.lower().endswith(ENDINGS)]
+        files = [f for f in files if f[0] != "."]
+        images = [f for f in files if f.lower().endswith(ENDINGS)]
+        if left is not None and len(images) < len(files):
+            others = (f.lower() for f in files if not f.lower().endswith(ENDINGS))
+            left.update(os.path.splitext(f)[1] for f in others if not f.endswith(NO_IMAGES))
         inside = os.path.relpath(where, folder)
         found += images if inside == "." else [os.path.join(inside, image) for image in images]
     return sorted(found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from lt_jax.data.checks import Labels
 from lt_jax.data.sources import Source
 
@@ -38,3 +40,26 @@ def left_out(
         f"{left} images of {source.name} are left out, as the set is made long-tailed"
         f" (config.data.{cause}); {as_it_is} takes it as it is.",
     )
+
+
+def other_number(source: Source, validation: Labels, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """That a validation split of another size than asked for was cut, by more than a tenth.
+
+    Args:
+      source: the whole set.
+      validation: labels of validation.
+      options: of `lt_jax.data.load_dataset`.
+
+    Returns:
+      A sentence with the cause, or nothing.
+    """
+    size, cut = options["validation_size"], len(validation)
+    if source.validation_labels is not None or abs(cut - size) <= size / 10:
+        return ()
+    why = "each class gives about its share"
+    if validation.ndim == 1:
+        why = "each class gives its share, rounded, at least one, and never its last"
+        each = size // source.num_classes
+        if each and (np.bincount(validation, minlength=source.num_classes) == each).all():
+            why = "each class gives as many"
+    return (f"{cut} images of {source.name} are cut from train to select on, not {size}: {why}.",)

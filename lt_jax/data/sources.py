@@ -39,6 +39,7 @@ class Source(NamedTuple):
       class_names: one for each class.
       validation_images: of a set that has its own validation split, else None.
       validation_labels: theirs.
+      notes: sentences on what is there and not taken.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Source(NamedTuple):
     class_names: tuple[str, ...]
     validation_images: Any = None
     validation_labels: Labels | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_source(
@@ -130,8 +132,9 @@ def load_source(
             "num_classes": num_classes,
             "reading": reading,
         }
-        loaded = _read_files(form, rest, data_dir, download, asked)
-        return _with_validation(source, "images", "labels", *loaded, num_classes=num_classes)
+        *loaded, notes = _read_files(form, rest, data_dir, download, asked)
+        found = _with_validation(source, "images", "labels", *loaded, num_classes=num_classes)
+        return found._replace(notes=notes)
     asked = {"image_size": image_size, "resize": resize, "stream": stream, "workers": workers}
     asked |= {f"{name}_list": file for name, file in lists._asdict().items()}
     _check_only_files(form, {**splits, **asked, "on_corrupt": on_corrupt})
@@ -167,19 +170,21 @@ def _from_memory(source: str, data_dir: str, num_classes: int, made: Mapping[str
 
 def _read_files(
     form: str, name: str, data_dir: str, download: bool, asked: Mapping[str, Any]
-) -> tuple[Any, Any, Any, Sequence[str]]:
-    """Train, validation, test and class names of image files."""
+) -> tuple[Any, Any, Any, Sequence[str], tuple[str, ...]]:
+    """Train, validation, test, class names and notes of image files."""
     # Imported late, like TFDS itself: most programs never need them.
+    notes: tuple[str, ...] = ()
     if form == "folder":
         from lt_jax.data import folder_source
 
-        loaded = folder_source.read(name, data_dir=data_dir, **asked)
+        train, test, names, validation, notes = folder_source.read(name, data_dir=data_dir, **asked)
     else:
         from lt_jax.data import tfds_source
 
-        loaded = tfds_source.read(name, data_dir=data_dir, download=download, **asked)
-    train, test, names, validation = loaded
-    return train, validation, test, names
+        train, test, names, validation = tfds_source.read(
+            name, data_dir=data_dir, download=download, **asked
+        )
+    return train, validation, test, names, notes
 
 
 def _check_only_files(form: str, asked: Mapping[str, Any]) -> None:

@@ -22,8 +22,8 @@ def validation_counts(counts: npt.ArrayLike, size: int) -> Indices:
     - balanced: ``size // C`` of every class, if that is at least 1 and every class keeps at least
       as many as it gives away. ``size % C`` images fewer than asked for.
     - otherwise stratified: ``size * n_c / N``, rounded, but at least 1 of a class with two images
-      or more, and never the last image of a class. For a long tail, or a size below C, that can be
-      some images more than asked for.
+      or more, and never the last image of a class. Of many classes with few
+      images, or for a size below C, that can be many times what was asked for.
 
     Args:
       counts: images of each class, ``[C]``.
