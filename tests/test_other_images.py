@@ -10,7 +10,7 @@ import pytest
 from class_folders import folder, load, write  # noqa: F401 (a fixture)
 from tiny_runs import PixelNet, StopAfter, tiny
 
-from lt_jax import loop, models
+from lt_jax import extract, loop, models
 from lt_jax.assembly import data_fingerprint
 from lt_jax.data import StreamedImages, load_dataset
 from lt_jax.data.tfds_part import Records
@@ -35,9 +35,10 @@ def arrays(tmp_path):
     y = np.arange(90) % 3
     x = rng.integers(0, 256, (90, 8, 8, 1), np.uint8)
 
-    def write(change=lambda x: x, form=lambda x: x):
+    def write(change=None, form=lambda x: x):
+        changed = x if change is None else change(x)
         file = tmp_path / "set.npz"
-        np.savez(file, x_train=form(change(x)), y_train=y, x_test=form(x[:30]), y_test=y[:30])
+        np.savez(file, x_train=form(changed), y_train=y, x_test=form(x[:30]), y_test=y[:30])
         return {"source": f"arrays:{file}", "imbalance": 0.0, "validation_size": 15}
 
     return write
@@ -52,7 +53,7 @@ def exchanged(x):
     "change", [exchanged, lambda x: x[::-1], lambda x: x[:, :, ::-1]], ids=["two", "all", "mirror"]
 )
 def test_the_same_pixels_elsewhere_are_other_images(arrays, change):
-    before, after = (told(load_dataset(arrays(c))) for c in (lambda x: x, change))
+    before, after = (told(load_dataset(arrays(c))) for c in (None, change))
     changed = different(before, after)
     assert "train_hash" in changed or "validation_hash" in changed
     assert not changed & {"index_hash", "test_hash", "class_counts", "total_test"}
@@ -63,7 +64,7 @@ def test_features_are_told_too(arrays):
     def flat(x):
         return x.reshape(len(x), -1).astype(np.float32)
 
-    before, after = (told(load_dataset(arrays(c, flat))) for c in (lambda x: x, exchanged))
+    before, after = (told(load_dataset(arrays(c, flat))) for c in (None, exchanged))
     assert different(before, after) & {"train_hash", "validation_hash"}
     assert different(before, told(load_dataset(arrays(form=flat)))) == set()
 
@@ -145,8 +146,18 @@ def test_a_run_does_not_go_on_on_other_images(arrays, tmp_path, monkeypatch):
     assert go()["test"]
 
 
+def test_features_of_an_earlier_version_are_gone_on_with(arrays, tmp_path):
+    facts, other = ({"which": "last", **told(load_dataset(arrays(c)))} for c in (None, exchanged))
+    earlier = {k: v for k, v in facts.items() if k not in ("train_hash", "validation_hash")}
+    for name, there in (("earlier", earlier), ("now", facts)):
+        extract._claim(tmp_path / name, there)
+        extract._claim(tmp_path / name, facts)
+    with pytest.raises(InputError, match=r"has features with (train|validation)_hash = '\w+', and"):
+        extract._claim(tmp_path / "now", other)
+
+
 def test_a_table_has_rows_of_the_same_pixels(arrays):
-    before, after = (load_dataset(arrays(c)).info() for c in (lambda x: x, exchanged))
+    before, after = (load_dataset(arrays(c)).info() for c in (None, exchanged))
     rows = {"a": {"data": before}}
     check_same_images(rows, before)
     with pytest.raises(InputError, match=r"row 'a' has finished with other"):

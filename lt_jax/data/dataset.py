@@ -1,39 +1,31 @@
-"""From an image set to what a run trains, selects and tests on.
-
-The order matters: validation is cut from train first, then the long tail is drawn from the rest,
-so that runs of different imbalance select on the same images.
-"""
+"""From an image set to what a run trains, selects and tests on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lt_jax.data.canvas import COMPOSED
-from lt_jax.data.checks import Labels, check_can_select
+from lt_jax.data.checks import Labels
 from lt_jax.data.multilabel import label_notes
 from lt_jax.data.notes import left_out, other_number
 from lt_jax.data.options import PASSED, composition_of, made_of, options_of
+from lt_jax.data.parts import Parts, parts_of
 from lt_jax.data.reading import Lists
 from lt_jax.data.sources import Source, load_source
-from lt_jax.data.splits import validation_indices
 from lt_jax.data.statistics import (
     array_hash,
     content_hash,
-    index_hash,
     input_statistics,
     standardised,
 )
 from lt_jax.data.streamed import StreamedImages
-from lt_jax.data.tails import Counts, has_tail, kept_examples
-from lt_jax.errors import InputError
+from lt_jax.data.tails import Counts
 from lt_jax.longtail import count_classes
-
-_WITH_TAILS = ("features", "tfds", "folder")  # others with own validation have their tail already
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,12 +167,7 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         composition=composition_of(options) if options["source"] in COMPOSED else None,
         made=made_of(options),
     )
-    replaced: dict[str, int] = {}
-    if options["on_corrupt"] == "skip" and not options["stream"]:
-        source, parts = _read_once_cut(source, options, replaced)
-    else:
-        parts = _substituting(_parts(source, options), options)
-    check_can_select(source.name, parts.validation_labels)
+    source, parts, replaced = parts_of(source, options)
     statistics = input_statistics(parts.train_images, options["normalization"], source.name)
     images = [parts.train_images, parts.validation_images, source.test_images]
     if len(source.train_images.shape) == 2:
@@ -215,45 +202,7 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
     )
 
 
-class _Parts(NamedTuple):
-    """What is kept of train, what validation gets, and what tells them from others."""
-
-    train_images: Any
-    train_labels: Labels
-    validation_images: Any
-    validation_labels: Labels
-    kind: str
-    hash: str
-
-
-def _parts(source: Source, options: Mapping[str, Any]) -> _Parts:
-    """Validation is cut, then the long tail drawn from the rest, unless the set has both."""
-    images, labels, num_classes = source.train_images, source.train_labels, source.num_classes
-    if source.validation_labels is not None:
-        kind = options["imbalance_kind"] if has_tail(options) else "unchanged"
-        own = (source.validation_images, source.validation_labels)
-        if source.name.partition(":")[0] in _WITH_TAILS:
-            kept, kind = kept_examples(labels, num_classes, options)
-            images, labels = images[kept], labels[kept]
-        return _Parts(images, labels, *own, kind, array_hash(labels, images))
-    if labels.ndim == 2 and not labels.any():
-        raise InputError(f"no training example of {source.name} has a label; expected some")
-    rest, validation = validation_indices(
-        labels, options["validation_size"], options["split_seed"], num_classes
-    )
-    among, kind = kept_examples(labels[rest], num_classes, options)
-    kept = rest[among]
-    return _Parts(
-        images[kept],
-        labels[kept],
-        images[validation],
-        labels[validation],
-        kind,
-        index_hash(kept, labels[kept]),
-    )
-
-
-def _content(source: Source, parts: _Parts) -> dict[str, str]:
+def _content(source: Source, parts: Parts) -> dict[str, str]:
     """Hashes of inputs as they were loaded, so that no rounding is in them."""
     found = {
         "train_hash": content_hash(parts.train_labels, parts.train_images),
@@ -262,49 +211,6 @@ def _content(source: Source, parts: _Parts) -> dict[str, str]:
     if isinstance(source.test_images, StreamedImages):
         found["test_files_hash"] = content_hash(source.test_labels, source.test_images)
     return found
-
-
-def _in_memory(images: Any, split: str, replaced: dict[str, int]) -> Any:
-    if not isinstance(images, StreamedImages):
-        return images
-    read = images.read_all()
-    if images.replaced:
-        replaced[split] = images.replaced
-    return read
-
-
-def _read_once_cut(
-    source: Source, options: Mapping[str, Any], replaced: dict[str, int]
-) -> tuple[Source, _Parts]:
-    """The set and its parts in memory, corrupt images replaced by others of the same part."""
-    source = _all_but_cut(source, replaced)
-    parts = _substituting(_parts(source, options), options)
-    train = _in_memory(parts.train_images, "train", replaced)
-    validation = _in_memory(parts.validation_images, "validation", replaced)
-    return source, parts._replace(train_images=train, validation_images=validation)
-
-
-def _all_but_cut(source: Source, replaced: dict[str, int]) -> Source:
-    """The set in memory, but for what validation is cut from, see `_substituting`."""
-    source = source._replace(test_images=_in_memory(source.test_images, "test", replaced))
-    if source.validation_labels is None:
-        return source
-    train = _in_memory(source.train_images, "train", replaced)
-    validation = _in_memory(source.validation_images, "validation", replaced)
-    return source._replace(train_images=train, validation_images=validation)
-
-
-def _substituting(parts: _Parts, options: Mapping[str, Any]) -> _Parts:
-    """Has corrupt images replaced by others of the same part, never of another one."""
-    images = (parts.train_images, parts.validation_images)
-    labels = (parts.train_labels, parts.validation_labels)
-    if options["on_corrupt"] != "skip":
-        return parts
-    train, validation = (
-        x.substituting(y) if isinstance(x, StreamedImages) else x
-        for x, y in zip(images, labels, strict=True)
-    )
-    return parts._replace(train_images=train, validation_images=validation)
 
 
 def _evenness(counts: Counts) -> str:

@@ -1,7 +1,7 @@
 """Where images come from: scikit-learn's digits, NumPy files, TensorFlow Datasets, composed sets.
 
 Each loader ends in a `Source`: all images of both splits, checked. Which of them are kept, and
-which become the validation split, is decided later and apart (`dataset.py`).
+which become the validation split, is decided later and apart (`parts.py`).
 """
 
 from __future__ import annotations
