@@ -12,6 +12,7 @@ import optax
 
 from lt_jax.build import make_objective
 from lt_jax.data import Dataset, make_order
+from lt_jax.data.identity import data_fingerprint
 from lt_jax.errors import InputError
 from lt_jax.feeding import is_streamed
 from lt_jax.loop import Config, Run
@@ -260,19 +261,3 @@ def _initial_state(
 def seeds_of(config: Config) -> tuple[int, ...]:
     """The seeds of a run's replicas."""
     return tuple(range(config["seed"], config["seed"] + config["replicas"]))
-
-
-def data_fingerprint(info: Config) -> dict[str, Any]:
-    """What tells the images of a run from others under the same name.
-
-    Args:
-      info: from `Dataset.info`, or ``summary["data"]``.
-
-    Returns:
-      A dictionary that JSON can hold.
-    """
-    names = (
-        *("index_hash", "class_counts", "pixel_mean", "total_test", "test_hash"),
-        *("train_hash", "validation_hash", "test_files_hash"),  # earlier versions had none
-    )
-    return {name: info[name] for name in names if name in info}

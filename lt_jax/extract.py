@@ -12,9 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lt_jax import processes, sharding, workdir
-from lt_jax.assembly import data_fingerprint, seeds_of
+from lt_jax.assembly import seeds_of
 from lt_jax.data import load_dataset
 from lt_jax.data.feature_files import shard_name
+from lt_jax.data.identity import OF_IMAGES, data_fingerprint, different
 from lt_jax.errors import InputError
 from lt_jax.features import feature_program, feature_splits
 from lt_jax.files import folder_of, make_folder, write_whole
@@ -96,11 +97,12 @@ def _claim(path: Path, facts: dict[str, Any]) -> None:
         except (OSError, ValueError) as error:
             raise InputError(f"{file} cannot be read ({error}); choose another folder") from error
         # What an earlier version did not note cannot be compared.
-        different = next((k for k, v in facts.items() if k in there and there[k] != v), None)
-        if different:
+        others = (k for k in facts if k in there and k not in OF_IMAGES)
+        name = next((k for k in others if there[k] != facts[k]), "") or different(there, facts)
+        if name:
             raise InputError(
-                f"{path} has features with {different} = {there.get(different)!r}, and these would"
-                f" have {facts[different]!r}; choose another folder"
+                f"{path} has features with {name} = {there[name]!r}, and these would have"
+                f" {facts[name]!r}; choose another folder"
             )
         return
     try:

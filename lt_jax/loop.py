@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from lt_jax import workdir
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.data import Dataset
+from lt_jax.data.identity import different
 from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.feeding import Place, Rest, evaluation_batches, training_steps
 from lt_jax.metrics import Scoring
@@ -129,9 +130,7 @@ class Loop:
         say(f"going on from step {self.step} of {self.run.total_steps}.")
 
     def _check_same_data(self, before: dict[str, Any]) -> None:
-        own = self.run.fingerprint
-        # What an earlier version did not note cannot be compared.
-        if any(value != own.get(name) for name, value in before.items()):
+        if different(before, self.run.fingerprint):
             raise InputError(
                 f"the run in {self.run.folder} was trained on other images than those now in"
                 f" {self.run.config['data']['source']}; choose another workdir"

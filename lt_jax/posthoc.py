@@ -11,10 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lt_jax import metrics, sharding, workdir
-from lt_jax.assembly import data_fingerprint, seeds_of
+from lt_jax.assembly import seeds_of
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.classifiers import PostHoc, adjusted, nearest_class_mean, tau_normalised
 from lt_jax.data import shared_order
+from lt_jax.data.identity import data_fingerprint
 from lt_jax.features import feature_splits
 from lt_jax.finish import scores_of, write_summary
 from lt_jax.prepare import put_splits

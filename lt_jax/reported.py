@@ -69,8 +69,8 @@ def reported_for(
 ) -> list[Reported]:
     """What has been reported for a run: same data, imbalance, network, method and regime.
 
-    Of CIFAR the usual regime is 200 epochs of images cropped and mirrored, the strong one has
-    AutoAugment and Cutout, and at least as many epochs; beside runs of others nothing stands.
+    Of CIFAR the usual regime is 200 epochs of SGD without AutoAugment and Cutout, the strong one
+    has both, and at least as many epochs; beside other runs nothing stands.
 
     Args:
       rows: from `read_reported`.
@@ -117,8 +117,9 @@ def reported_for(
 
 def _regime(config: Mapping[str, Any]) -> tuple[str, ...]:
     """What the file appends to a method's name for how a run on CIFAR was trained."""
+    # Runs of earlier versions have fewer fields.
     augmentation, epochs = config["augment"], config["train"]["epochs"]
-    strong = augmentation["autoaugment"], augmentation["cutout_size"] > 0
+    strong = augmentation.get("autoaugment", False), augmentation.get("cutout_size", 0) > 0
     if all(strong) and epochs >= _CIFAR_EPOCHS:
         return ("_strong",)
     usual = not any(strong) and config["optimizer"]["name"] == "sgd" and epochs == _CIFAR_EPOCHS

@@ -13,11 +13,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lt_jax import workdir
-from lt_jax.assembly import data_fingerprint, make_training, seeds_of
+from lt_jax.assembly import make_training, seeds_of
 from lt_jax.build import make_model
 from lt_jax.checkpoint import read_states
 from lt_jax.configuration import first_stage, plain, read_config
 from lt_jax.data import Dataset
+from lt_jax.data.identity import data_fingerprint, different
 from lt_jax.errors import InputError
 from lt_jax.files import files_in, folder_of, path_between, path_from
 from lt_jax.loop import Config
@@ -220,19 +221,18 @@ def check_same_images(stage1: Stage1, dataset: Dataset) -> None:
       InputError: naming what differs.
     """
     before = data_fingerprint(stage1.summary["data"])
-    now = json.loads(json.dumps(data_fingerprint(dataset.info())))
-    before = {name: value for name, value in before.items() if name in now}
+    now = data_fingerprint(dataset.info())
     if len(before["class_counts"]) != len(now["class_counts"]):
         raise InputError(
             f"stage 1 in {stage1.folder} has {len(before['class_counts'])} classes, and"
             f" {dataset.source} now has {len(now['class_counts'])}"
         )
-    for name, value in before.items():
-        if value != now[name]:
-            raise InputError(
-                f"stage 1 in {stage1.folder} was trained on other images than those now in"
-                f" {dataset.source}: {name} was {value} and is {now[name]}"
-            )
+    name = different(before, now)
+    if name:
+        raise InputError(
+            f"stage 1 in {stage1.folder} was trained on other images than those now in"
+            f" {dataset.source}: {name} was {before[name]} and is {now[name]}"
+        )
 
 
 def load_frozen(stage1: Stage1, dataset: Dataset, which: str) -> Frozen:

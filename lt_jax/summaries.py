@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lt_jax import environment, metrics
 from lt_jax.configuration import plain
+from lt_jax.data.identity import different
 
 Scores = dict[str, Any]
 # What tables show of summaries that do not say it themselves, as they are of an earlier version.
@@ -182,11 +183,9 @@ def paired_difference(a: Scores, b: Scores, score: str = "") -> Scores:
       latter two None where all differences are the same, all three for a single seed.
 
     Raises:
-      ValueError: if seeds, training or test images differ.
+      ValueError: if seeds or images differ.
     """
-    one, other = ({n: s["data"].get(n) for n in ("index_hash", "test_hash")} for s in (a, b))
-    alike = all(other[n] == value for n, value in one.items() if None not in (value, other[n]))
-    if a["seeds"] != b["seeds"] or not alike:
+    if a["seeds"] != b["seeds"] or different(a["data"], b["data"]):
         raise ValueError("only runs with the same seeds and images can be paired")
     name = score or headline(a)
     return paired_interval(*([r[name] for r in s["test"]["last"]["replicas"]] for s in (a, b)))

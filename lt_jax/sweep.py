@@ -21,7 +21,7 @@ from lt_jax.pictures import dispensable
 from lt_jax.prepare import prepare
 from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.stage1 import decisive
-from lt_jax.sweep_tables import check_same_images, in_order, kept_rows
+from lt_jax.sweep_tables import check_one_set, in_order, kept_rows
 from lt_jax.table_pictures import save_ranking
 from lt_jax.tables import table_names, write_tables
 from lt_jax.train import train
@@ -102,14 +102,13 @@ def check(
     for row in rows:
         workdir.check_config_matches(row.config, folder / row.name)
     own = [row for row in rows if not row.same_as]
-    found = {row.name: workdir.finished_summary(folder / row.name) for row in own}
-    finished = {name: summary for name, summary in found.items() if summary is not None} | {**kept}
-    to_run = [row for row in own if row.name not in finished]
+    done = finished(own, folder)
+    to_run = [row for row in own if row.name not in done]
     if not to_run:
-        check_same_images(finished)
+        check_one_set(done | {**kept})
         return None
     dataset = load_dataset(plain(rows[0].config)["data"])
-    check_same_images(finished, dataset.info())
+    check_one_set(done | {**kept}, dataset.info())
     for row in to_run:
         try:
             prepare(first_stage(row.config), folder, dataset)
@@ -118,6 +117,12 @@ def check(
         except InputError as error:
             raise InputError(f"row {row.name!r}: {error}") from error
     return dataset
+
+
+def finished(rows: Sequence[Row], folder: Path) -> dict[str, Summary]:
+    """Summaries of those rows that have finished, by row."""
+    found = {row.name: workdir.finished_summary(folder / row.name) for row in rows}
+    return {name: summary for name, summary in found.items() if summary is not None}
 
 
 def _check_one_table(rows: Sequence[Row], kept: Mapping[str, Summary]) -> None:
@@ -157,8 +162,9 @@ def _same_run(row: Row, folder: Path, summary: Summary) -> Summary:
     done = workdir.finished_summary(path) or workdir.claim(row.config, path)
     if done is not None:
         return done
-    same = {**summary, "name": row.name, "same_as": row.same_as}
-    say(f"{row.name} is the same run as {row.same_as}; its weights are there.")
+    trained = summary.get("same_as", row.same_as)  # the other one may be such a row itself
+    same = {**summary, "name": row.name, "same_as": trained}
+    say(f"{row.name} is the same run as {trained}; its weights are there.")
     workdir.write_json(path / workdir.SUMMARY, same)
     return same
 
@@ -177,6 +183,10 @@ def run_row(row: Row, folder: Path, dataset: Dataset | None) -> Summary | None:
     path = folder / row.name
     if not row.stage1:
         return train(row.config, path, dataset=dataset)
+    done = workdir.finished_summary(path)
+    if done is not None:  # and needs no first stage any more
+        say(f"the run in {path} has finished already; nothing was changed.")
+        return done
     before = folder / row.stage1
     if workdir.finished_summary(before) is None:
         first = first_stage(row.config)
@@ -204,15 +214,15 @@ def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) 
       InputError: for configs or folders that cannot be used.
       InterruptedError: if a signal stopped a run; it goes on when called again.
     """
-    done: dict[str, Any] = {}
     failed: dict[str, str] = {}
     folder, rows = folder_of(folder), plan(configs)
-    kept, before = kept_rows(folder, configs), table_names(folder)
-    dataset = check(rows, folder, kept)
-    if kept:
-        say(f"the table keeps the finished rows {', '.join(kept)}.")
+    dataset = check(rows, folder, kept_rows(folder, configs))
     if dataset is not None:  # what has finished may be read by several
         workdir.hold(folder)
+    # Now, as another process may have been at it until now.
+    kept, before, done = kept_rows(folder, configs), table_names(folder), finished(rows, folder)
+    if kept:
+        say(f"the table keeps the finished rows {', '.join(kept)}.")
     for number, row in enumerate(rows, 1):
         say(f"row {number} of {len(rows)}: {row.name}")
         reason = failed.get(row.same_as) or failed.get(row.stage1)

@@ -9,25 +9,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lt_jax import workdir
+from lt_jax.data.identity import OF_IMAGES, different
 from lt_jax.errors import InputError
 from lt_jax.summaries import Scores as Summary
 from lt_jax.summaries import row_name
 from lt_jax.tables import table_names
-
-_OF_IMAGES = {
-    "class_counts": "class counts",
-    "index_hash": "training images",
-    "pixel_mean": "training images",
-    "test_hash": "test images",
-    "train_hash": "training images",
-    "validation_hash": "validation images",
-    "test_files_hash": "test images",
-}
+from lt_jax.writers import say
 
 
-def check_same_images(
-    finished: Mapping[str, Summary], now: Mapping[str, Any] | None = None
-) -> None:
+def check_one_set(finished: Mapping[str, Summary], now: Mapping[str, Any] | None = None) -> None:
     """Refuses finished rows of which the images were not those of the others, or of today.
 
     Args:
@@ -41,32 +31,49 @@ def check_same_images(
     same = now or (finished[first]["data"] if finished else {})
     for name, summary in finished.items():
         there = summary["data"]
-        for key, what in _OF_IMAGES.items():
-            if key in there and key in same and there[key] != same[key]:
-                other = f"{there['source']} has now" if now else f"row {first!r}"
-                raise InputError(
-                    f"row {name!r} has finished with other {what} than {other}; expected one table"
-                    " for each: choose another workdir"
-                )
+        key = different(there, same)
+        if key:
+            other = f"{there['source']} has now" if now else f"row {first!r}"
+            raise InputError(
+                f"row {name!r} has finished with other {OF_IMAGES[key]} than {other}; expected one"
+                " table for each: choose another workdir"
+            )
 
 
 def kept_rows(folder: Path, configs: Mapping[str, ConfigDict]) -> dict[str, Summary]:
-    """Finished rows of the table in a folder that are none of these, by their names in it.
+    """Finished rows of the table in a folder that are none of these.
 
     Args:
       folder: of a sweep.
       configs: by row.
 
     Returns:
-      Their summaries, in the order of the table.
+      Their summaries by folder, in the order of the table.
     """
     names = table_names(folder)
     found: dict[str, Summary] = {}
     for path in sorted(folder.iterdir(), key=str) if names else ():
-        summary = workdir.finished_summary(path) if path.name not in configs else None
-        if summary is not None and row_name(summary) in names:
-            found[row_name(summary)] = summary
-    return {name: found[name] for name in names if name in found}
+        summary = _summary_of_row(path) if path.name not in configs else None
+        if summary is not None and _place(summary, names) < len(names):
+            found[path.name] = summary
+    return dict(sorted(found.items(), key=lambda row: _place(row[1], names)))
+
+
+def _summary_of_row(path: Path) -> Summary | None:
+    """The summary in a folder that a sweep has made for a row; a copy has another name."""
+    try:
+        summary = workdir.finished_summary(path) or {}
+    except InputError as error:
+        say(f"left out of the table: {error}")
+        return None
+    whole = {"name", "data", "seeds", "test", "config"} <= set(summary)
+    return summary if whole and summary["name"] == path.name else None
+
+
+def _place(summary: Summary, names: Sequence[str]) -> int:
+    """Where a row is in a table; its length if it is in none. Earlier ones had whole names."""
+    own = {row_name(summary), summary["name"]}
+    return next((place for place, name in enumerate(names) if name in own), len(names))
 
 
 def in_order(
@@ -84,6 +91,4 @@ def in_order(
     """
     if not kept:
         return list(done.values())
-    together = [*done.values(), *kept.values()]
-    place = {name: number for number, name in enumerate(before)}
-    return sorted(together, key=lambda summary: place.get(row_name(summary), len(place)))
+    return sorted([*done.values(), *kept.values()], key=lambda summary: _place(summary, before))

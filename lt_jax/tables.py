@@ -107,7 +107,7 @@ def tell(summary: Scores | None) -> None:
 def write_tables(
     summaries: Sequence[Scores], folder: Path, *, reported: Sequence[Mapping[str, str]] = ()
 ) -> None:
-    """Writes ``table.md`` and ``table.csv`` of several runs, with the command that made them.
+    """Writes ``table.md`` and ``table.csv`` of several runs, with the command that wrote them.
 
     Args:
       summaries: of finished runs.

@@ -11,11 +11,11 @@ from class_folders import folder, load, write  # noqa: F401 (a fixture)
 from tiny_runs import PixelNet, StopAfter, tiny
 
 from lt_jax import extract, loop, models
-from lt_jax.assembly import data_fingerprint
 from lt_jax.data import StreamedImages, load_dataset
+from lt_jax.data.identity import data_fingerprint
 from lt_jax.data.tfds_part import Records
 from lt_jax.errors import InputError
-from lt_jax.sweep_tables import check_same_images
+from lt_jax.sweep_tables import check_one_set
 from lt_jax.train import train
 
 
@@ -99,6 +99,8 @@ def test_a_file_that_is_gone_is_told_and_refused_when_it_is_read(folder):
     (folder / "train/ant/0.png").unlink()
     sizes = before.told_apart_by()[1]
     assert (sizes[0], sizes[1:].tolist()) == (-1, facts[1][1:].tolist())
+    with pytest.raises(InputError, match=r"ant.0\.png"):
+        before[np.array([0])].read_all()
 
 
 @dataclasses.dataclass
@@ -159,6 +161,6 @@ def test_features_of_an_earlier_version_are_gone_on_with(arrays, tmp_path):
 def test_a_table_has_rows_of_the_same_pixels(arrays):
     before, after = (load_dataset(arrays(c)).info() for c in (None, exchanged))
     rows = {"a": {"data": before}}
-    check_same_images(rows, before)
+    check_one_set(rows, before)
     with pytest.raises(InputError, match=r"row 'a' has finished with other"):
-        check_same_images(rows, after)
+        check_one_set(rows, after)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lt_jax import workdir
+from lt_jax.data.identity import different
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.summaries import Scores, headline, row_name
@@ -182,9 +183,9 @@ def _comparable(a: Scores, b: Scores) -> bool:
     """Whether two runs have the same scores and data, as far as both noted what they are."""
     if headline(a) != headline(b):
         return False
-    names = ("index_hash", "test_hash", "class_counts", "multi_label")
     one, other = a["data"], b["data"]
-    return all(one[n] == other[n] for n in names if n in one and n in other)
+    kinds = {d["multi_label"] for d in (one, other) if "multi_label" in d}
+    return len(kinds) < 2 and not different(one, other)
 
 
 def _with_unique_names(runs: Sequence[Finished]) -> list[Finished]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from lt_jax.summaries import EQUAL, Scores, headline, paired_interval, with_interval
+from lt_jax.data.identity import different
+from lt_jax.summaries import Scores, headline, paired_interval, with_interval
 
 ALPHA = 0.05
 SMALLEST = 0.001  # p values below are written as such
@@ -46,10 +45,10 @@ def paired_test(a: Scores, b: Scores, score: str = "") -> Paired:
       one of the runs lacks, and where all differences are the same.
 
     Raises:
-      ValueError: if training images differ.
+      ValueError: if images differ.
     """
-    if a["data"]["index_hash"] != b["data"]["index_hash"]:
-        raise ValueError("only runs with the same training images can be paired")
+    if different(a["data"], b["data"]):
+        raise ValueError("only runs with the same images can be paired")
     common = [seed for seed in a["seeds"] if seed in b["seeds"]]
     if len(common) < 2:
         found = f"{len(common) or 'no'} common seed{'' if common else 's'}"
@@ -58,7 +57,7 @@ def paired_test(a: Scores, b: Scores, score: str = "") -> Paired:
     if None in one or None in other:
         return Paired(len(common), reason="not scored in both")
     d = paired_interval(one, other)
-    if np.ptp(np.subtract(one, other)) < EQUAL:
+    if d["low"] is None:
         return Paired(len(common), d["mean"], reason="the same for all seeds: no test")
     from scipy import stats
 

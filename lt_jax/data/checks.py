@@ -10,17 +10,12 @@ import numpy.typing as npt
 
 from lt_jax.data.streamed import StreamedImages
 from lt_jax.errors import InputError
-from lt_jax.longtail.counts import is_number
+from lt_jax.longtail.counts import is_whole
 
 Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
 MOST_CLASSES = 1_000_000  # a larger label is none, and its set would fill the memory
 Labels = npt.NDArray[np.int32] | npt.NDArray[np.uint8]
-
-
-def is_whole(value: object) -> bool:
-    """Whether it is a whole number of at least 0."""
-    return is_number(value) and value >= 0 and value == int(value)
 
 
 def checked_inputs(what: str, inputs: Any) -> Any:
@@ -73,8 +68,11 @@ def checked_inputs(what: str, inputs: Any) -> Any:
 
 
 def _channels_are_first(first: int, second: int, last: int) -> bool:
-    """Whether a shape is hardly [H, W, C]: images of 1 or 3 rows, or squares of few, are rare."""
-    return min(second, last) > 4 and (first in (1, 3) or (first in (2, 4) and second == last))
+    """Whether a shape is hardly [H, W, C]: so few rows, beside so many channels."""
+    if second == last:
+        return first in (1, 2, 3, 4) and last > 4
+    # Images of one or three rows may have some channels, as those of spectra.
+    return first in (1, 3) and last > 16 and 4 < second < 3 * last
 
 
 def _checked_features(what: str, features: np.ndarray) -> Features:

@@ -216,7 +216,7 @@ def _places(
 
 
 def _places_under(root: Path) -> Callable[[str], str]:
-    """Tells where an image is, whatever links lead there; of its folder, which many share."""
+    """Tells where an image is, whatever links lead to its folder: a look for each would be slow."""
     base, real = os.path.abspath(root), functools.cache(os.path.realpath)
 
     def place(path: str) -> str:

@@ -7,10 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from lt_jax.data.canvas import NUM_DIGITS, Canvas, Composition
-from lt_jax.data.checks import is_whole
 from lt_jax.data.tails import has_tail
 from lt_jax.errors import InputError
 from lt_jax.longtail import long_tailed_profile
+from lt_jax.longtail.counts import is_whole
 
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lt_jax.data.checks import is_whole
 from lt_jax.data.multilabel import stratified_split
 from lt_jax.errors import InputError
 from lt_jax.longtail import count_classes
-from lt_jax.longtail.counts import class_members
+from lt_jax.longtail.counts import class_members, is_whole
 
 Indices = npt.NDArray[np.int64]
 

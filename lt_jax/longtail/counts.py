@@ -164,8 +164,13 @@ def long_tailed_counts(
     return np.maximum(counts, 1).astype(np.int64)
 
 
+def is_whole(value: object, least: int = 0) -> TypeGuard[float]:
+    """Whether it is a whole number of at least `least`; a float such as 3.0 is one."""
+    return is_number(value) and value >= least and value == int(value)
+
+
 def _check_whole(name: str, value: object) -> None:
-    if not (is_number(value) and value == np.floor(value) and value >= 1):
+    if not is_whole(value, 1):
         raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
 
 

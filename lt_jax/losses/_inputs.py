@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax.errors import InputError
-from lt_jax.longtail.counts import is_number
+from lt_jax.longtail.counts import is_number, is_whole
 
 Array = jax.Array
 
@@ -157,6 +157,6 @@ def check_number(
 
 def check_whole(name: str, value: float, least: int) -> int:
     """``value`` as an int if it is a whole number of at least ``least``, else an error."""
-    if not (is_number(value) and value == int(value) and value >= least):
+    if not is_whole(value, least):
         raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}")
     return int(value)
