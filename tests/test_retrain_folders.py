@@ -137,7 +137,7 @@ def test_other_images_or_classes_under_the_same_name_are_refused(tmp_path):
     found = load_source("digits")
     call = functools.partial(retrain, second("crt", data__source=source), workdir, first)
     digits_as_arrays(path, x_train=255 - found.train_images)
-    sentence = r"was trained on other images than those now in arrays:.*: pixel_mean was"
+    sentence = r"was trained on other images than those now in arrays:.*: train_hash was"
     assert_refused(call, sentence, workdir, first)
     digits_as_arrays(path, y_train=found.train_labels[::-1])
     sentence = r"was trained on other images than those now in arrays:.*: index_hash was"

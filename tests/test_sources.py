@@ -103,8 +103,10 @@ def test_a_bad_npz_is_refused_in_a_sentence(npz, changes, sentence):
     ("shape", "first"),
     [
         ((3, 8, 8), True),
-        ((3, 8, 10), True),
-        ((1, 20, 12), True),
+        ((3, 24, 32), True),
+        ((1, 28, 20), True),
+        ((1, 28, 12), False),  # a row of spectra
+        ((3, 60, 8), False),
         ((4, 16, 16), True),
         ((2, 16, 16), True),
         ((4, 16, 10), False),
