@@ -155,6 +155,5 @@ def write_summary(
         with dispensable():
             save_picture(summary, folder / workdir.METRICS, folder / workdir.PICTURE)
             save_history(summary, folder / workdir.METRICS, folder / workdir.MASKS)
-    processes.meet("the summary is written")  # a second stage reads it in all processes
-    workdir.await_file(folder / workdir.SUMMARY)
+    workdir.await_file(folder / workdir.SUMMARY)  # a second stage reads it in all processes
     return summary

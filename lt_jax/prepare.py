@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_jax import augment, sharding
-from lt_jax.assembly import Task, assemble, make_training
+from lt_jax.assembly import Task, assemble, check_same_data, make_training
 from lt_jax.build import check_fused, initial_weights, make_model
 from lt_jax.data import Dataset, StreamedImages, load_dataset
 from lt_jax.errors import InputError
@@ -46,6 +46,7 @@ def prepare(
     sharding.check_batch_size("config.train.batch_size", options["batch_size"], mesh)
     check_fused(config, mesh)
     dataset = load_dataset(config["data"]) if dataset is None else dataset
+    check_same_data(dataset)
     check_fits("config.train.batch_size", options["batch_size"], dataset)
     check_augmentation("config.augment", config["augment"], dataset)
     for note in dataset.notes:

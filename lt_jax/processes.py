@@ -7,7 +7,9 @@ writes.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -152,3 +154,39 @@ def all_agree(is_so: bool) -> bool:
     if not are_several():
         return is_so
     return bool(multihost_utils.process_allgather(np.array(is_so)).all())
+
+
+def check_same(values: Mapping[str, Any]) -> None:
+    """Refuses values that differ from those of the first process, in all that ask, which all do.
+
+    Args:
+      values: by name, of what has to be the same in all processes of a run, such as the fields of
+        its config. Of a kind that JSON can hold.
+
+    Raises:
+      InputError: naming the first that differs; where none does, saying that another process tells.
+    """
+    if not are_several():
+        return
+    first = _of_first(json.dumps(values, default=repr))
+    own = json.loads(json.dumps(values, default=repr))
+    other = next((n for n in sorted({*own, *first}) if own.get(n) != first.get(n)), "")
+    if all_agree(not other):
+        return
+    if not other:
+        raise InputError(
+            "the processes of this run were not started alike; another one tells what differs"
+        )
+    raise InputError(
+        f"{other} is {own.get(other)!r} in process {jax.process_index()} and"
+        f" {first.get(other)!r} in the first; expected the same in all processes of a run"
+    )
+
+
+def _of_first(text: str) -> dict[str, Any]:
+    """What JSON text of the first process says; texts may have other lengths."""
+    encoded = np.frombuffer(text.encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.array(encoded.size, np.int32)))
+    padded = np.resize(encoded, length)  # what others put there is not looked at
+    found: dict[str, Any] = json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
+    return found

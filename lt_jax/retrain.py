@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from lt_jax import sharding
 from lt_jax import workdir as workdirs
-from lt_jax.assembly import Task, assemble, make_training
+from lt_jax.assembly import Task, assemble, check_same_data, make_training
 from lt_jax.build import make_model, make_objective
 from lt_jax.classifiers import frozen_network, scaled_logits
 from lt_jax.configuration import check_config
@@ -87,6 +87,7 @@ def retrain(
         train(first_stage(config), "runs/ce")
         summary = retrain(config, "runs/crt", from_workdir="runs/ce")
     """
+    workdirs.check_alike(config)
     check_config(config)
     path = folder_of(workdir)
     stage1 = find_stage1(config, from_workdir)
@@ -124,6 +125,7 @@ def start_second_stage(
       InputError: if the first is another one than the config says, or the second could not run.
     """
     stage1 = find_stage1(config, from_workdir)
+    check_same_data(dataset)
     check_same_images(stage1, dataset)
     check_second_stage(config, dataset)
     frozen = load_frozen(stage1, dataset, config["retrain"]["weights"])

@@ -53,6 +53,7 @@ def train(
         config = base_config("cb_focal")
         summary = train(config, "runs/digits_cb_focal")
     """
+    workdirs.check_alike(config)  # first, so that what only one would refuse ends all
     check_config(config)
     path = folder_of(workdir)
     workdirs.check_config_matches(config, path)

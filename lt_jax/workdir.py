@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from lt_jax.configuration import all_defaults, plain, read_fields
 from lt_jax.errors import InputError, StorageError
 from lt_jax.files import is_remote, make_folder, write_text
-from lt_jax.processes import all_agree, is_writer
+from lt_jax.processes import all_agree, check_same, is_writer
 from lt_jax.writers import say
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
@@ -35,11 +35,14 @@ INDIFFERENT = {
     "train.progress",
     "train.tensorboard",
 }
+# Fields that each process of a run may have to itself.
+_OWN = {"data.data_dir", "data.download", "data.workers", "train.progress"}
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 PICTURE, MASKS = "picture.png", "masks.png"
 STAGE1, STAGE2 = "stage1", "stage2"  # folders of a run of two stages
 LOCK = ".lock"  # held by the process that writes
 _PATIENCE, _SLICE = 60, 5  # seconds: one that was told to stop should have saved
+_SIGHT = 120  # seconds until what one machine wrote is seen by others
 FROM = "stage1.json"  # which weights a second stage was started from
 
 
@@ -88,6 +91,19 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
                 f" config has {here.get(name)!r}; choose another workdir, or set config.{name} as"
                 " there to go on with it"
             )
+
+
+def check_alike(config: Mapping[str, Any]) -> None:
+    """Refuses a config that differs between the processes of a run: they would train as one.
+
+    Args:
+      config: of the run; it need not have been checked.
+
+    Raises:
+      InputError: in all of them, naming the first field that differs where one does.
+    """
+    fields = flatten(plain(config))
+    check_same({f"config.{name}": value for name, value in fields if name not in _OWN})
 
 
 def finished_summary(workdir: Path, name: str = SUMMARY) -> dict[str, Any] | None:
@@ -151,15 +167,16 @@ def required_summary(workdir: Path, what: str = "the run") -> dict[str, Any]:
 
 
 def await_file(path: Path) -> None:
-    """Waits until this process sees a file that the first one wrote, as NFS may take a while.
+    """Waits until all processes see a file that the first one wrote, as NFS may take a while.
 
     Raises:
-      InputError: if it does not come within two minutes.
+      InputError: in all of them, if one does not see it within two minutes.
     """
-    for _ in range(120):
-        if is_writer() or path.exists():
+    for waited in range(0, _SIGHT + 1, _SLICE):  # see `hold`
+        if waited and not path.exists():
+            time.sleep(_SLICE)
+        if all_agree(is_writer() or path.exists()):
             return
-        time.sleep(1)
     raise InputError(f"{path} is not seen by all processes; expected a folder that all share")
 
 
@@ -177,16 +194,18 @@ def claim(config: Mapping[str, Any], workdir: Path, result: str = SUMMARY) -> di
       What is in that file, if another process has written it since this run was checked.
 
     Raises:
-      InputError: if the folder cannot be written to, another process is writing to it, or it has
-        become that of another run.
+      InputError: if the folder cannot be written to, another process is writing to it, it has
+        become that of another run, or the processes of this one have other configs or folders.
       StorageError: if there is no room for the config, or no such bucket.
     """
+    check_alike(config)
     hold(workdir)
     with _agreed(workdir):
         # It may have been claimed by another one since it was checked.
         check_config_matches(config, workdir)
         if not (workdir / CONFIG).exists():
             write_json(workdir / CONFIG, plain(config))
+    await_file(workdir / CONFIG)
     done = finished_summary(workdir, result)
     if not all_agree(done is not None):
         return None

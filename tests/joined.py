@@ -9,7 +9,9 @@ if __name__ == "__main__":
 
 from tiny_runs import ColourNet, PixelNet, tiny
 
-from lt_jax import loop, models, processes
+from lt_jax import loop, models, processes, workdir
+from lt_jax.data import load_dataset
+from lt_jax.errors import InputError
 from lt_jax.train import train
 
 SIGNALLED = 4  # the step after which the last process is told to stop
@@ -51,6 +53,28 @@ def signal_self(number):
     loop.Loop._advance = advance
 
 
+def disagree(number, folder):
+    """Starts runs that are not the same in all processes, and tells how each is refused."""
+    workdir._SIGHT = 0
+    alike = config_of("plm", folder)
+    rate, bad, images = (alike.copy_and_resolve_references() for _ in range(3))
+    rate.optimizer.learning_rate = 0.25 * (1 + number)
+    images.data.split_seed = number
+    if number:
+        bad.data.validation_size = -1
+    cases = {
+        "rate": (rate, "rate", None),
+        "bad": (bad, "bad", None),
+        "images": (alike, "images", load_dataset(images.data)),
+        "unshared": (alike, f"unshared{number}", None),
+    }
+    for name, (config, place, dataset) in cases.items():
+        try:
+            train(config, f"{folder}/{place}", dataset=dataset)
+        except InputError as error:
+            print(f"{name}: {error}", flush=True)
+
+
 def main():
     """Joins the others, trains, and tells what became of it."""
     port, number, count, folder, *names = sys.argv[1:]
@@ -59,6 +83,8 @@ def main():
         coordinator=f"localhost:{port}", num_processes=int(count), process_id=int(number)
     )
     models.MODELS.update(pixels=PixelNet, colours=ColourNet)
+    if "disagreeing" in names:
+        return disagree(int(number), folder)
     for name in names:
         if name == "signalled" and int(number) == int(count) - 1:
             signal_self(SIGNALLED)

@@ -95,6 +95,25 @@ def test_two_processes_are_one_run(tmp_path):
             assert a["top1"] == pytest.approx(b["top1"], abs=0.011)
 
 
+def test_what_is_not_alike_in_all_is_refused_by_all(tmp_path):
+    """Another config, other images or a folder of its own: they would train as one run."""
+    pair = start(tmp_path, "disagreeing")
+    told = [process.communicate(timeout=120)[0].splitlines() for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    first, other = ([line for line in lines if "[Gloo]" not in line] for lines in told)
+    for line, name in zip(first[:3], ("rate", "bad", "images"), strict=True):
+        assert line.startswith(f"{name}: the processes of this run were not started alike")
+    expected = "in the first; expected the same in all processes of a run"
+    rate = "rate: config.optimizer.learning_rate is 0.5 in process 1 and 0.25 "
+    assert other[0] == rate + expected
+    assert other[1].startswith("bad: config.data.validation_size is -1 in process 1 and ")
+    assert other[2].startswith("images: the data's index_hash is ")
+    for lines, folder in ((first, "unshared0"), (other, "unshared1")):
+        assert len(lines) == 4
+        assert f"{folder}/config.json is not seen by all processes" in lines[3]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["unshared0"]
+
+
 def test_a_signal_to_one_stops_both_after_the_same_step(tmp_path):
     """And the run goes on with another number of processes and devices to the same end."""
     pair = start(tmp_path, "signalled")
