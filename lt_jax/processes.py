@@ -7,9 +7,15 @@ writes.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
-from collections.abc import Mapping
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -60,18 +66,45 @@ def start(
             "num_processes": num_processes,
             "process_id": process_id,
         }
+    where = f"at {coordinator}" if given else "by asking the cluster"
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        jax.distributed.initialize(
-            **options,
-            initialization_timeout=_JOIN_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=_LEAVE_SECONDS,
-        )
+        with _patience(where):
+            jax.distributed.initialize(
+                **options,
+                initialization_timeout=_JOIN_SECONDS + 60,  # `_patience` ends before
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=_LEAVE_SECONDS,
+            )
     except (RuntimeError, ValueError) as error:
-        where = f"at {coordinator}" if given else "by asking the cluster"
         raise InputError(
             f"the processes of this run did not meet {where}: {first_line(error)}"
         ) from error
+    # JAX now notices SIGTERM, and nobody asks it where a process is alone.
+    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _patience(where: str) -> Iterator[None]:
+    """Ends this process when others have not come in time: JAX would abort it, with a stack."""
+
+    def give_up() -> None:
+        print(
+            f"error: the processes of this run did not meet {where} within {_JOIN_SECONDS:g} s;"
+            " expected all of them to be started",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)  # as bad input
+
+    timer = threading.Timer(_JOIN_SECONDS, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _check(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -87,6 +120,27 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
             f"--process_id is {process_id}; expected 0 to {num_processes - 1}, another one for each"
             " process"
         )
+    if process_id == 0 and "JAX_COORDINATOR_BIND_ADDRESS" not in os.environ:
+        _check_free(coordinator)
+
+
+def _check_free(coordinator: str) -> None:
+    """Refuses a port that JAX cannot listen at: it would tell so by a segmentation fault at times.
+
+    All addresses are tried, as by JAX.
+    """
+    port = int(coordinator.rpartition(":")[2])
+    v6 = socket.has_dualstack_ipv6()
+    try:
+        family = socket.AF_INET6 if v6 else socket.AF_INET
+        socket.create_server(("", port), family=family, dualstack_ipv6=v6).close()
+    except (OSError, OverflowError) as error:
+        code = getattr(error, "errno", None)
+        reason = os.strerror(code) if code else first_line(error)
+        raise InputError(
+            f"--coordinator is {coordinator!r}, but its port cannot be listened at here"
+            f" ({reason}); expected a free port of the machine of process 0"
+        ) from error
 
 
 def are_several() -> bool:

@@ -14,8 +14,8 @@ from lt_jax.writers import say
 class Stop:
     """Notices SIGTERM and Ctrl-C, so that the loop can save and leave.
 
-    Several processes must leave after the same step: then JAX notices SIGTERM, and `agree` says
-    when.
+    Several processes must leave after the same step: then JAX notices SIGTERM, `agree` says when,
+    and Ctrl-C is handed on as SIGTERM.
     """
 
     def __init__(self) -> None:
@@ -24,11 +24,18 @@ class Stop:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
-        alone = not processes.are_several()
-        if alone and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._ask)
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        if processes.are_several():
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._hand_on)
+            return self
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._ask)
         return self
+
+    def _hand_on(self, number: int, frame: Any) -> None:
+        signal.signal(number, signal.default_int_handler)  # a second Ctrl-C does not wait
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked and number == signal.SIGINT:

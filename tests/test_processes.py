@@ -18,6 +18,7 @@ from tiny_runs import ColourNet, PixelNet, leaves, rows, scores
 
 from lt_jax import models, processes
 from lt_jax.errors import InputError
+from lt_jax.stopping import Stop
 from lt_jax.train import train
 from lt_jax.workdir import finished_summary
 
@@ -169,6 +170,56 @@ def test_a_signal_between_two_numberings_of_steps_is_heeded(monkeypatch):
     runs = [range(501, 502), range(502, 503), range(1, 4), range(4, 6)]
     assert [processes.stop_now(steps) for steps in runs] == [False, False, True, False]
     assert told == [1, 501, 502, 503, 4, 5]  # 1 before the first: the run went on from 500
+
+
+def test_ctrl_c_is_handed_on_as_the_signal_that_jax_notices(monkeypatch):
+    """And a second one does not wait."""
+    monkeypatch.setattr(processes, "are_several", lambda: True)
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with Stop() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert heard == [signal.SIGTERM]
+            assert not stop.asked  # that is for all processes to agree on
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+ALONE = """
+import os, signal, sys
+from lt_jax import processes
+processes._JOIN_SECONDS = 1
+processes.start(coordinator=sys.argv[1], num_processes=int(sys.argv[2]), process_id=0)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize(("count", "status"), [(1, -signal.SIGTERM), (2, 2)])
+def test_a_process_of_which_there_is_one(count, status):
+    """It ends by a signal at once, though JAX notices it; where others do not come, it says so."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    ended = subprocess.run(
+        [sys.executable, "-c", ALONE, address, str(count)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == status, ended.stderr
+    sentence = f"error: the processes of this run did not meet at {address} within 1 s; expected"
+    assert ended.stderr.startswith(sentence) == (count == 2)
+
+
+def test_a_port_in_use_is_refused():
+    with socket.create_server(("localhost", 0)) as other:
+        coordinator = f"localhost:{other.getsockname()[1]}"
+        sentence = rf"--coordinator is '{coordinator}', but .*\(Address already in use\); expected"
+        with pytest.raises(InputError, match=sentence):
+            processes.start(coordinator=coordinator, num_processes=2, process_id=0)
 
 
 @pytest.mark.parametrize(
