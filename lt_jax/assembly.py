@@ -19,7 +19,6 @@ from lt_jax.loop import Config, Run
 from lt_jax.metrics import scoring_for
 from lt_jax.objectives import Objective, alternatives
 from lt_jax.optimizers import make_optimizer, make_schedule
-from lt_jax.processes import are_several, check_same
 from lt_jax.replicas import make_replicas
 from lt_jax.state import Network, TrainState, init_state
 from lt_jax.steps import Split, make_eval_step, make_train_step
@@ -262,18 +261,3 @@ def _initial_state(
 def seeds_of(config: Config) -> tuple[int, ...]:
     """The seeds of a run's replicas."""
     return tuple(range(config["seed"], config["seed"] + config["replicas"]))
-
-
-def check_same_data(dataset: Dataset) -> None:
-    """Refuses images of which the processes of a run see different ones, each its own folder.
-
-    Args:
-      dataset: that this process has loaded.
-
-    Raises:
-      InputError: in all of them, naming the first fact that differs where one does.
-    """
-    if are_several():  # to ask the images takes a moment
-        facts = data_fingerprint(dataset.info())
-        del facts["pixel_mean"]  # its last bits depend on the processor; the hashes tell as much
-        check_same({f"the data's {name}": value for name, value in facts.items()})

@@ -74,12 +74,16 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            # What the processes could not tell each other is no fault of the folder.
+            apart = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
             from_storage = isinstance(error, OSError) or _STATUS.match(str(error))
-            if not (from_storage or is_remote(self.folder)):
+            if apart or not (from_storage or is_remote(self.folder)):
                 raise  # a defect, which keeps its traceback
             self._drop_partial()
             cause = _CAUSE.search(str(error))
-            steps = self.steps()
+            steps: list[int] = []
+            with contextlib.suppress(OSError):  # or this would be told in place of the cause
+                steps = self.steps()
             kept = f"the checkpoint of step {max(steps)} is kept" if steps else ""
             # What fails after it, such as writing into what has been removed, comes of the first.
             self._refused = self._refused or refusal(

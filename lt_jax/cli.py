@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import os
 import re
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,8 +26,13 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 BAD_INPUT, NOT_FINITE, NOT_SAVED, LEFT_ALONE = 2, 3, 4, 5  # exit statuses
-# How XLA's errors begin that have nothing to do with other processes.
+_XLA = re.compile(r"[A-Z]+(_[A-Z]+)*: ")  # how its errors begin
+# And those that have nothing to do with other processes.
 _OWN_FAULT = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
+
+# Seconds that an end may take: the other processes may come to the same, and JAX aborts after 30;
+# threads that write may have something to end.
+_OTHERS, _THREADS = 20, 5
 
 IMPORT = flags.DEFINE_multi_string(
     "import", [], "Python file to run first, which may register losses, methods, networks."
@@ -168,8 +176,29 @@ def _keep_compiled() -> None:
 
 
 def _fail(error: Exception, status: int) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    patience = _patience(status)
+    if patience is not None:
+        sys.stdout.flush()
+        if not patience:
+            os._exit(status)
+        timer = threading.Timer(patience, os._exit, (status,))
+        timer.daemon = True
+        timer.start()
     sys.exit(status)
+
+
+def _patience(status: int) -> int | None:
+    """Seconds until this process is ended, should it not have ended by itself; None for no limit.
+
+    When it does not: JAX's own way out waits for the other processes of a run, and aborts where
+    they have gone; threads of Orbax wait forever for what could not be written.
+    """
+    if status == LEFT_ALONE:
+        return 0
+    if processes.are_several():
+        return _OTHERS
+    return _THREADS if status == NOT_SAVED else None
 
 
 def required(flag: flags.FlagHolder[str | None]) -> str:
@@ -198,16 +227,24 @@ def main(function: Callable[..., None], *, arguments: bool = False) -> None:
         _keep_compiled()
         function(*([argv[1:]] if arguments else []))
 
-    try:
+    with told():
         app.run(start, flags_parser=functools.partial(_read_flags, arguments=arguments))
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Ends the program with one sentence for what is raised inside and is no defect."""
+    try:
+        yield
     except InputError as error:
         _fail(error, BAD_INPUT)
     except NonFiniteError as error:
         _fail(error, NOT_FINITE)
     except StorageError as error:
         _fail(error, NOT_SAVED)
-    except jax.errors.JaxRuntimeError as error:
-        if not processes.are_several() or str(error).startswith(_OWN_FAULT):
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # both are raised for XLA's errors
+        of_xla = isinstance(error, jax.errors.JaxRuntimeError) or _XLA.match(str(error))
+        if not of_xla or str(error).startswith(_OWN_FAULT) or not processes.are_several():
             raise
         gone = InputError(f"another process of the run has gone ({first_line(error)[:200]})")
         _fail(gone, LEFT_ALONE)

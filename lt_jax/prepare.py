@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_jax import augment, sharding
-from lt_jax.assembly import Task, assemble, check_same_data, make_training
+from lt_jax.assembly import Task, assemble, data_fingerprint, make_training
 from lt_jax.build import check_fused, initial_weights, make_model
 from lt_jax.data import Dataset, StreamedImages, load_dataset
 from lt_jax.errors import InputError
 from lt_jax.feeding import is_streamed
 from lt_jax.loop import Config, Run
+from lt_jax.processes import agreed, check_same
 from lt_jax.replicas import use_vmap
 from lt_jax.steps import NOT_ON_PIXELS, Split
 from lt_jax.writers import say_once
@@ -45,8 +46,7 @@ def prepare(
     mesh = sharding.make_mesh(options["num_devices"])
     sharding.check_batch_size("config.train.batch_size", options["batch_size"], mesh)
     check_fused(config, mesh)
-    dataset = load_dataset(config["data"]) if dataset is None else dataset
-    check_same_data(dataset)
+    dataset = load(config, dataset)
     check_fits("config.train.batch_size", options["batch_size"], dataset)
     check_augmentation("config.augment", config["augment"], dataset)
     for note in dataset.notes:
@@ -61,6 +61,26 @@ def prepare(
         put_splits(dataset, mesh),
         vmapped=use_vmap(config["replica_mode"], training.copies * config["replicas"]),
     )
+
+
+def load(config: Config, dataset: Dataset | None = None) -> Dataset:
+    """The data of a run, which have to be the same in all of its processes.
+
+    Args:
+      config: of the run.
+      dataset: of ``config.data``, if it has been loaded already.
+
+    Returns:
+      The data set.
+
+    Raises:
+      InputError: in all processes, if one cannot load it, or has loaded other images.
+    """
+    with agreed("load the data"):
+        found = load_dataset(config["data"]) if dataset is None else dataset
+    facts = data_fingerprint(found.info())
+    check_same({f"the data's {name}": value for name, value in facts.items()})
+    return found
 
 
 def check_augmentation(name: str, augmentation: Config, dataset: Dataset) -> None:

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lt_jax.errors import InputError, first_line
+from lt_jax.errors import InputError, StorageError, first_line
 
 # A process that dies is missed after this long; JAX then ends the others.
 HEARTBEAT_SECONDS = 30
@@ -80,6 +80,9 @@ def start(
         raise InputError(
             f"the processes of this run did not meet {where}: {first_line(error)}"
         ) from error
+    # For the first time CPUs wait half a minute for each other, from then on as long as it takes:
+    # now all are here, and soon one may load for longer than another.
+    all_agree(True)
     # JAX now notices SIGTERM, and nobody asks it where a process is alone.
     if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
@@ -208,6 +211,22 @@ def all_agree(is_so: bool) -> bool:
     if not are_several():
         return is_so
     return bool(multihost_utils.process_allgather(np.array(is_so)).all())
+
+
+@contextlib.contextmanager
+def agreed(what: str) -> Iterator[None]:
+    """What is refused in one process ends all of them, which all come here.
+
+    Args:
+      what: the others could not do, as a verb.
+    """
+    refused: InputError | StorageError | None = None
+    try:
+        yield
+    except (InputError, StorageError) as error:
+        refused = error
+    if not all_agree(refused is None):
+        raise refused or InputError(f"another process cannot {what}; it tells why")
 
 
 def check_same(values: Mapping[str, Any]) -> None:

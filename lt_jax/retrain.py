@@ -17,11 +17,11 @@ import jax.numpy as jnp
 
 from lt_jax import sharding
 from lt_jax import workdir as workdirs
-from lt_jax.assembly import Task, assemble, check_same_data, make_training
+from lt_jax.assembly import Task, assemble, make_training
 from lt_jax.build import make_model, make_objective
 from lt_jax.classifiers import frozen_network, scaled_logits
 from lt_jax.configuration import check_config
-from lt_jax.data import Dataset, load_dataset
+from lt_jax.data import Dataset
 from lt_jax.dividing import check_division, divide_and_classify
 from lt_jax.errors import InputError
 from lt_jax.features import feature_splits
@@ -33,7 +33,7 @@ from lt_jax.objectives import Objective
 from lt_jax.objectives.registry import ONE_LABEL
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.posthoc import compute
-from lt_jax.prepare import check_augmentation, check_fits, put_splits
+from lt_jax.prepare import check_augmentation, check_fits, load, put_splits
 from lt_jax.replicas import use_vmap
 from lt_jax.stage1 import (
     SecondStage,
@@ -99,7 +99,7 @@ def retrain(
     if done is not None:
         say(f"the run in {path} has finished already; nothing was changed.")
         return done
-    dataset = load_dataset(config["data"]) if dataset is None else dataset
+    dataset = load(config, dataset)
     stage = start_second_stage(config, path, from_workdir, dataset)
     method = config["retrain"]["method"]
     if method in DIVIDED:
@@ -125,7 +125,6 @@ def start_second_stage(
       InputError: if the first is another one than the config says, or the second could not run.
     """
     stage1 = find_stage1(config, from_workdir)
-    check_same_data(dataset)
     check_same_images(stage1, dataset)
     check_second_stage(config, dataset)
     frozen = load_frozen(stage1, dataset, config["retrain"]["weights"])

@@ -13,12 +13,12 @@ from ml_collections import ConfigDict
 from lt_jax import workdir
 from lt_jax.assembly import seeds_of
 from lt_jax.configuration import check_config, first_stage, plain
-from lt_jax.data import Dataset, load_dataset
+from lt_jax.data import Dataset
 from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.files import folder_of
 from lt_jax.masking_pictures import save_masking_of_table
 from lt_jax.pictures import dispensable
-from lt_jax.prepare import prepare
+from lt_jax.prepare import load, prepare
 from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.stage1 import decisive
 from lt_jax.sweep_tables import check_one_set, in_order, kept_rows
@@ -107,7 +107,7 @@ def check(
     if not to_run:
         check_one_set(done | {**kept})
         return None
-    dataset = load_dataset(plain(rows[0].config)["data"])
+    dataset = load(plain(rows[0].config))
     check_one_set(done | {**kept}, dataset.info())
     for row in to_run:
         try:

@@ -12,11 +12,11 @@ from typing import Any
 
 from lt_jax import workdir as workdirs
 from lt_jax.configuration import check_config, first_stage
-from lt_jax.data import Dataset, load_dataset
+from lt_jax.data import Dataset
 from lt_jax.files import folder_of
 from lt_jax.finish import carry_out
 from lt_jax.loop import Config
-from lt_jax.prepare import prepare
+from lt_jax.prepare import load, prepare
 from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.writers import say
 
@@ -69,7 +69,7 @@ def train(
 
 def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str, Any] | None:
     """Both stages, each resumable; the summary is that of the second."""
-    dataset = load_dataset(config["data"]) if dataset is None else dataset
+    dataset = load(config, dataset)
     check_second_stage(config, dataset)
     first, folder = first_stage(config), path / workdirs.STAGE1
     if workdirs.finished_summary(folder) is None:

@@ -18,13 +18,13 @@ from ml_collections import ConfigDict
 from lt_jax import workdir
 from lt_jax.build import make_objective
 from lt_jax.configuration import check_config, first_stage, plain
-from lt_jax.data import Dataset, load_dataset
+from lt_jax.data import Dataset
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.finish import go_through, scores_of
 from lt_jax.loop import Loop, Run, evaluate
 from lt_jax.objectives import alternatives
-from lt_jax.prepare import prepare
+from lt_jax.prepare import load, prepare
 from lt_jax.retrain import check_second_stage, prepare_classifier, start_second_stage
 from lt_jax.settings import Grid, candidates_of
 from lt_jax.train import train
@@ -89,7 +89,7 @@ def _plan(
     workdir.check_config_matches(_noted(config, grid), path)
     if (path / workdir.TUNING).exists():
         return _Plan(config, grid, path, None)
-    dataset = load_dataset(config["data"]) if dataset is None else dataset
+    dataset = load(config, dataset)
     _check(grid, dataset)
     return _Plan(config, grid, path, dataset)
 

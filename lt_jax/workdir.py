@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from lt_jax.configuration import all_defaults, plain, read_fields
-from lt_jax.errors import InputError, StorageError
+from lt_jax.errors import InputError
 from lt_jax.files import is_remote, make_folder, write_text
-from lt_jax.processes import all_agree, check_same, is_writer
+from lt_jax.processes import agreed, all_agree, check_same, is_writer
 from lt_jax.writers import say
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
@@ -200,7 +200,7 @@ def claim(config: Mapping[str, Any], workdir: Path, result: str = SUMMARY) -> di
     """
     check_alike(config)
     hold(workdir)
-    with _agreed(workdir):
+    with agreed(f"use {workdir}"):
         # It may have been claimed by another one since it was checked.
         check_config_matches(config, workdir)
         if not (workdir / CONFIG).exists():
@@ -219,7 +219,7 @@ def hold(workdir: Path) -> None:
     Raises:
       InputError: if the folder cannot be written to, or another process is writing to it.
     """
-    with _agreed(workdir):
+    with agreed(f"use {workdir}"):
         _make(workdir)
     # In slices, after which all processes of a run meet: none may wait for long for the others.
     for waited in range(0, _PATIENCE + 1, _SLICE):
@@ -232,18 +232,6 @@ def hold(workdir: Path) -> None:
         f"workdir {workdir} is being written to by another process; wait for it to end, or choose"
         " another workdir"
     )
-
-
-@contextlib.contextmanager
-def _agreed(workdir: Path) -> Iterator[None]:
-    """What the first process cannot do ends all of them."""
-    refused: InputError | StorageError | None = None
-    try:
-        yield
-    except (InputError, StorageError) as error:
-        refused = error
-    if not all_agree(refused is None):
-        raise refused or InputError(f"another process cannot use {workdir}; it tells why")
 
 
 def _make(workdir: Path) -> None:

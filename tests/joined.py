@@ -5,11 +5,13 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace("count=8", "count=4")
+    devices = 1 if "slender" in sys.argv else 4
+    os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace("count=8", f"count={devices}")
 
+import numpy as np
 from tiny_runs import ColourNet, PixelNet, tiny
 
-from lt_jax import loop, models, processes, workdir
+from lt_jax import cli, loop, models, processes, workdir
 from lt_jax.data import load_dataset
 from lt_jax.errors import InputError
 from lt_jax.train import train
@@ -24,6 +26,10 @@ RUNS = {
     ),
     "signalled": lambda: tiny("plm", train__epochs=40, train__checkpoint_every_epochs=40),
     "endless": lambda: tiny(train__epochs=100_000, train__log_every_steps=1),
+    # On one device each, saving nothing: they wait for each other in nothing but steps.
+    "slender": lambda: tiny(
+        train__epochs=100_000, train__log_every_steps=1, train__checkpoint_every_epochs=100_000
+    ),
 }
 
 
@@ -57,15 +63,22 @@ def disagree(number, folder):
     """Starts runs that are not the same in all processes, and tells how each is refused."""
     workdir._SIGHT = 0
     alike = config_of("plm", folder)
-    rate, bad, images = (alike.copy_and_resolve_references() for _ in range(3))
+    rate, bad, images, missing = (alike.copy_and_resolve_references() for _ in range(4))
     rate.optimizer.learning_rate = 0.25 * (1 + number)
     images.data.split_seed = number
     if number:
         bad.data.validation_size = -1
+    missing.data.update(source="arrays:few.npz", data_dir=f"{folder}/of_process_{number}")
+    if not number:
+        os.makedirs(missing.data.data_dir)
+        few = np.zeros((2000, 8, 8, 1), np.uint8), np.arange(2000) % 10
+        names = ("x_train", "y_train", "x_test", "y_test")
+        np.savez(f"{missing.data.data_dir}/few.npz", **dict(zip(names, few * 2, strict=True)))
     cases = {
         "rate": (rate, "rate", None),
         "bad": (bad, "bad", None),
         "images": (alike, "images", load_dataset(images.data)),
+        "missing": (missing, "missing", None),
         "unshared": (alike, f"unshared{number}", None),
     }
     for name, (config, place, dataset) in cases.items():
@@ -85,8 +98,14 @@ def main():
     models.MODELS.update(pixels=PixelNet, colours=ColourNet)
     if "disagreeing" in names:
         return disagree(int(number), folder)
+    with cli.told():
+        run(names, folder, last=int(number) == int(count) - 1)
+
+
+def run(names, folder, *, last):
+    """Trains the runs one after the other; the last process may have to send itself a signal."""
     for name in names:
-        if name == "signalled" and int(number) == int(count) - 1:
+        if name == "signalled" and last:
             signal_self(SIGNALLED)
         if train(config_of(name, folder), f"{folder}/{name}") is None:
             print("stopped", flush=True)

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from tiny_runs import ROOT, PixelNet, leaves, rows, scores, tiny
@@ -253,6 +254,46 @@ def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path):
         write_text(tmp_path / "table.md", "a" * 200)
     assert (tmp_path / "table.md").read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
+
+
+HANGING = """
+import threading
+from lt_jax import cli
+from lt_jax.errors import StorageError
+cli._THREADS = 0.2
+threading.Thread(target=threading.Event().wait).start()
+with cli.told():
+    raise StorageError("no room")
+"""
+
+
+def test_threads_that_wait_for_what_cannot_be_written_are_not_waited_for():
+    """Those of Orbax do, where there is no room for the folder of a checkpoint."""
+    command = [sys.executable, "-c", HANGING]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (4, "error: no room\n")
+
+
+def test_the_cause_is_told_where_the_folder_cannot_be_read_either(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2)
+
+    def unreadable():
+        raise NotADirectoryError("not that")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "steps", unreadable)
+        with pytest.raises(StorageError, match="No space left"), checkpoints._saving():
+            raise OSError(28, "No space left on device")
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("kind", [ValueError, jax.errors.JaxRuntimeError])
+def test_a_process_that_has_gone_is_no_fault_of_the_disk(tmp_path, kind):
+    """JAX raises both; processes tell each other when they save."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2)
+    with pytest.raises(kind, match="Gloo"), checkpoints._saving():
+        raise kind("UNKNOWN: Gloo all-reduce failed: Connection closed by peer")
+    checkpoints.close()
 
 
 def test_command_line_ends_with_one_sentence_and_status_4(tmp_path):

@@ -16,7 +16,7 @@ from joined import SIGNALLED, config_of
 from PIL import Image
 from tiny_runs import ColourNet, PixelNet, leaves, rows, scores
 
-from lt_jax import models, processes
+from lt_jax import cli, models, processes
 from lt_jax.errors import InputError
 from lt_jax.stopping import Stop
 from lt_jax.train import train
@@ -109,10 +109,13 @@ def test_what_is_not_alike_in_all_is_refused_by_all(tmp_path):
     assert other[0] == rate + expected
     assert other[1].startswith("bad: config.data.validation_size is -1 in process 1 and ")
     assert other[2].startswith("images: the data's index_hash is ")
+    assert first[3] == "missing: another process cannot load the data; it tells why"
+    assert other[3].startswith("missing: there is no file ")
     for lines, folder in ((first, "unshared0"), (other, "unshared1")):
-        assert len(lines) == 4
-        assert f"{folder}/config.json is not seen by all processes" in lines[3]
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["unshared0"]
+        assert len(lines) == 5
+        assert f"{folder}/config.json is not seen by all processes" in lines[4]
+    folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert folders == {"of_process_0", "unshared0"}
 
 
 def test_a_signal_to_one_stops_both_after_the_same_step(tmp_path):
@@ -130,21 +133,27 @@ def test_a_signal_to_one_stops_both_after_the_same_step(tmp_path):
 
 
 def test_when_one_is_killed_the_other_ends(tmp_path):
-    """With an error, within a minute, whichever of the two it was: no run hangs."""
-    pairs = []
-    for victim in range(2):
-        folder = tmp_path / str(victim)
-        folder.mkdir()
-        pairs.append(start(folder, "endless"))
-    for victim in range(2):
-        metrics = tmp_path / str(victim) / "endless" / "metrics.jsonl"
+    """With an error, within a minute, whichever of the two it was: no run hangs.
+
+    With a sentence where it is missed in a step; where the other waits in vain, JAX aborts it.
+    """
+    victims = {"endless0": 0, "endless1": 1, "slender1": 1}
+    pairs = {}
+    for name in victims:
+        (tmp_path / name).mkdir()
+        pairs[name] = start(tmp_path / name, name[:-1])
+    for name in victims:
+        metrics = tmp_path / name / name[:-1] / "metrics.jsonl"
         wait_until(lambda metrics=metrics: metrics.exists() and metrics.stat().st_size, 180)
-    for victim, pair in enumerate(pairs):
-        pair[victim].send_signal(signal.SIGKILL)
+    for name, victim in victims.items():
+        pairs[name][victim].send_signal(signal.SIGKILL)
     begun = time.monotonic()
-    for victim, pair in enumerate(pairs):
-        assert pair[1 - victim].wait(timeout=60) != 0
+    left = {name: pairs[name][1 - victim].wait(timeout=60) for name, victim in victims.items()}
     assert time.monotonic() - begun < 60
+    assert all(left.values())
+    assert left["slender1"] == cli.LEFT_ALONE
+    told = (tmp_path / "slender1" / "0.log").read_text().splitlines()
+    assert told[-1].startswith("error: another process of the run has gone (")
 
 
 def wait_until(condition, seconds):

@@ -83,7 +83,7 @@ def test_a_finished_sweep_is_written_anew_without_its_data_or_device(tmp_path, m
     config = tiny(train__epochs=1)
     tables = []
     run_sweep({"a": config}, tmp_path, tables.append)
-    for name in ("load_dataset", "prepare"):
+    for name in ("load", "prepare"):
         monkeypatch.setattr(sweep, name, None)
     config.model.fused = True  # which may differ, but is refused where it would run
     assert run_sweep({"a": config}, tmp_path, tables.append) == {}
