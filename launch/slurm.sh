@@ -22,14 +22,19 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 PYTHON=${PYTHON:-.venv/bin/python}
 workdir=
+before=
 for argument; do
-  case $argument in --workdir=*) workdir=${argument#*=} ;; esac
+  case $argument in --workdir=* | -workdir=*) workdir=${argument#*=} ;; esac
+  case $before in --workdir | -workdir) workdir=$argument ;; esac
+  before=$argument
 done
 
 asked=
+told=
 interrupted=
 stop() {
   asked=yes
+  told=yes
   interrupted=yes
   # To the processes of the steps alone; srun would answer SIGTERM by killing them.
   scancel --signal=TERM "$SLURM_JOB_ID" 2> /dev/null || true
@@ -49,9 +54,12 @@ while :; do
 done
 # Preemption may ask the processes of the step alone: then a summary is missing.
 [ ! -d "$workdir" ] || [ -e "$workdir/summary.json" ] || asked=yes
+# 143: asked while it loaded, with nothing to save. Only if it was by us: where a task fails, srun
+# ends the others, which would fail again.
+[ "$status" -ne 143 ] || asked=$told
 # A job that somebody cancelled is no longer running; SLURM itself queues one that was preempted.
 state=$(squeue -h -j "$SLURM_JOB_ID" -o %T 2> /dev/null || true)
-if [ "$status" -eq 0 ] && [ -n "$asked" ] && [ "${state:-RUNNING}" = RUNNING ]; then
+if { [ "$status" -eq 0 ] || [ "$status" -eq 143 ]; } && [ -n "$asked" ] && [ "${state:-RUNNING}" = RUNNING ]; then
   scontrol requeue "$SLURM_JOB_ID" || true # it may have been queued already
 fi
 exit "$status"

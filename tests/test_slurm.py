@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[1] / "launch/slurm.sh"
 # "Trains": writes what it was started with, and saves when it is asked to stop.
 PYTHON = r"""#!/usr/bin/env bash
 printf '%s\n' "$@" > "$CLUSTER/arguments"
-trap 'sleep 0.3; touch "$CLUSTER/saved"; exit 0' TERM
+trap 'sleep 0.3; touch "$CLUSTER/saved"; exit "$ASKED"' TERM
 touch "$CLUSTER/started"
 for _ in $(seq "$TURNS"); do sleep 0.05; done
 exit "$STATUS"
@@ -45,7 +45,7 @@ def start(tmp_path, monkeypatch):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    def starting(*arguments, turns=0, status=0, state="RUNNING"):
+    def starting(*arguments, turns=0, status=0, state="RUNNING", asked=0):
         env = {
             **os.environ,
             "CLUSTER": str(tmp_path),
@@ -54,6 +54,7 @@ def start(tmp_path, monkeypatch):
             "SLURM_JOB_ID": "17",
             "TURNS": str(turns),
             "STATUS": str(status),
+            "ASKED": str(asked),
             "STATE": state,
         }
         return subprocess.Popen(["bash", SCRIPT, *arguments], env=env)
@@ -74,24 +75,34 @@ def test_failing_training_fails_the_job_and_is_not_queued_again(start, tmp_path)
     assert not (tmp_path / "control").exists()
 
 
-def test_asked_to_stop_it_waits_for_saving_and_is_queued_again(start, tmp_path):
-    """SLURM's --signal=B: reaches the script alone."""
-    job = start(turns=1000)
+@pytest.mark.parametrize(("status", "queued"), [(0, True), (143, True), (3, False)])
+def test_asked_to_stop_it_waits_for_saving_and_is_queued_again(start, tmp_path, status, queued):
+    """SLURM's --signal=B: reaches the script alone. Where nothing was saved the status is 143."""
+    job = start(turns=1000, asked=status)
     while not (tmp_path / "started").exists():
         time.sleep(0.02)
     job.send_signal(signal.SIGTERM)
-    assert job.wait(60) == 0
+    assert job.wait(60) == status
     assert (tmp_path / "saved").exists()
-    assert (tmp_path / "control").read_text() == "requeue 17\n"
+    assert (tmp_path / "control").exists() == queued
+    if queued:
+        assert (tmp_path / "control").read_text() == "requeue 17\n"
 
 
+def test_tasks_that_srun_ended_as_one_failed_are_not_queued_again(start, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert start(f"--workdir={tmp_path / 'run'}", status=143).wait(60) == 143
+    assert not (tmp_path / "control").exists()
+
+
+@pytest.mark.parametrize("flag", ["--workdir={}", "--workdir {}", "-workdir={}"])
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_run_that_was_stopped_behind_its_back_is_queued_again(finished, start, tmp_path):
+def test_a_run_that_was_stopped_behind_its_back_is_queued_again(finished, flag, start, tmp_path):
     """Preemption may signal the processes of the step alone; they save and end with 0."""
     (tmp_path / "run").mkdir()
     if finished:
         (tmp_path / "run/summary.json").touch()
-    assert start(f"--workdir={tmp_path / 'run'}").wait(60) == 0
+    assert start(*flag.format(tmp_path / "run").split(), "--config=a").wait(60) == 0
     assert (tmp_path / "control").exists() == (not finished)
 
 
