@@ -107,15 +107,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics file; a last line that a kill cut short is left out.
 
     Raises:
-      InputError: if another line cannot be read.
+      InputError: if another line is not a row.
     """
     rows, lines = [], path.read_text().splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise InputError(f"line {number} of {path} is not JSON: {line[:60]!r}") from error
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        # What is JSON need not be a row.
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        elif number < len(lines):
+            raise InputError(f"line {number} of {path} is not a row of it: {line[:60]!r}")
     return rows
 
 

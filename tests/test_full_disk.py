@@ -14,7 +14,7 @@ from tiny_runs import ROOT, PixelNet, leaves, rows, scores, tiny
 
 from lt_jax import finish, loop, models, pictures, workdir
 from lt_jax.checkpoint import Checkpoints
-from lt_jax.errors import StorageError
+from lt_jax.errors import InputError, StorageError
 from lt_jax.extract import extract_features
 from lt_jax.files import write_text
 from lt_jax.train import train
@@ -209,6 +209,19 @@ def test_rows_without_room_are_told_and_those_before_stay(tmp_path):
     again.write({"step": 3, "split": "train"})
     again.close()
     assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("last", ["12", '{"step": 3, "spl', "[]", '{"other": 1}', "\0\0"])
+def test_a_last_line_that_is_no_row_is_left_out(tmp_path, last):
+    """Before others it is refused, as then no kill has cut it short."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "split": "train"}\n' + last)
+    again = MetricsFile(path, 5)
+    again.close()
+    assert path.read_text() == '{"step": 1, "split": "train"}\n'
+    path.write_text(last + '\n{"step": 1, "split": "train"}\n')
+    with pytest.raises(InputError, match=r"line 1 of .*metrics\.jsonl is not a row of it: "):
+        MetricsFile(path, 5)
 
 
 def test_a_picture_without_room_does_not_undo_a_finished_run(tmp_path, monkeypatch, capsys):
