@@ -60,7 +60,7 @@ def signal_self(number):
 
 
 def disagree(number, folder):
-    """Starts runs that are not the same in all processes, and tells how each is refused."""
+    """Starts runs that are not the same in all processes, and writes down how each is refused."""
     workdir._SIGHT = 0
     alike = config_of("plm", folder)
     rate, bad, images, missing = (alike.copy_and_resolve_references() for _ in range(4))
@@ -85,7 +85,8 @@ def disagree(number, folder):
         try:
             train(config, f"{folder}/{place}", dataset=dataset)
         except InputError as error:
-            print(f"{name}: {error}", flush=True)
+            with open(f"{folder}/{number}.told", "a") as file:  # Gloo writes where others print
+                file.write(f"{name}: {error}\n")
 
 
 def main():
