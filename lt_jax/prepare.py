@@ -17,7 +17,7 @@ from lt_jax.data.identity import data_fingerprint
 from lt_jax.errors import InputError
 from lt_jax.feeding import is_streamed
 from lt_jax.loop import Config, Run
-from lt_jax.processes import agreed, check_same
+from lt_jax.processes import agreed, are_several, check_same
 from lt_jax.replicas import use_vmap
 from lt_jax.steps import NOT_ON_PIXELS, Split
 from lt_jax.writers import say_once
@@ -79,9 +79,10 @@ def load(config: Config, dataset: Dataset | None = None) -> Dataset:
     """
     with agreed("load the data"):
         found = load_dataset(config["data"]) if dataset is None else dataset
-    facts = data_fingerprint(found.info())
-    del facts["pixel_mean"]  # its last bits depend on the processor, and hashes tell as much
-    check_same({f"the data's {name}": value for name, value in facts.items()})
+    if are_several():  # to ask the images takes a moment
+        facts = data_fingerprint(found.info())
+        del facts["pixel_mean"]  # its last bits depend on the processor, and hashes tell as much
+        check_same({f"the data's {name}": value for name, value in facts.items()})
     return found
 
 

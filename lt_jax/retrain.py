@@ -46,7 +46,6 @@ from lt_jax.stage1 import (
 from lt_jax.state import Network
 from lt_jax.steps import Split
 from lt_jax.two_stage import DIVIDED, POST_HOC, TRAINED
-from lt_jax.writers import say
 
 Array = jax.Array
 Tree = Any
@@ -95,9 +94,8 @@ def retrain(
         raise InputError(f"workdir {path} is that of stage 1; choose another for stage 2")
     workdirs.check_config_matches(config, path)
     check_same_start(path, stage1)
-    done = workdirs.finished_summary(path)
+    done = workdirs.told_finished(path)
     if done is not None:
-        say(f"the run in {path} has finished already; nothing was changed.")
         return done
     dataset = load(config, dataset)
     stage = start_second_stage(config, path, from_workdir, dataset)

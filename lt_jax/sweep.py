@@ -183,9 +183,8 @@ def run_row(row: Row, folder: Path, dataset: Dataset | None) -> Summary | None:
     path = folder / row.name
     if not row.stage1:
         return train(row.config, path, dataset=dataset)
-    done = workdir.finished_summary(path)
+    done = workdir.told_finished(path)
     if done is not None:  # and needs no first stage any more
-        say(f"the run in {path} has finished already; nothing was changed.")
         return done
     before = folder / row.stage1
     if workdir.finished_summary(before) is None:

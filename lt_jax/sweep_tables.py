@@ -12,9 +12,8 @@ from lt_jax import workdir
 from lt_jax.data.identity import OF_IMAGES, different
 from lt_jax.errors import InputError
 from lt_jax.summaries import Scores as Summary
-from lt_jax.summaries import row_name
-from lt_jax.tables import table_names
-from lt_jax.writers import say
+from lt_jax.tables import place_of, table_names
+from lt_jax.writers import say_once
 
 
 def check_one_set(finished: Mapping[str, Summary], now: Mapping[str, Any] | None = None) -> None:
@@ -54,9 +53,9 @@ def kept_rows(folder: Path, configs: Mapping[str, ConfigDict]) -> dict[str, Summ
     found: dict[str, Summary] = {}
     for path in sorted(folder.iterdir(), key=str) if names else ():
         summary = _summary_of_row(path) if path.name not in configs else None
-        if summary is not None and _place(summary, names) < len(names):
+        if summary is not None and place_of(summary, names) < len(names):
             found[path.name] = summary
-    return dict(sorted(found.items(), key=lambda row: _place(row[1], names)))
+    return dict(sorted(found.items(), key=lambda row: place_of(row[1], names)))
 
 
 def _summary_of_row(path: Path) -> Summary | None:
@@ -64,16 +63,10 @@ def _summary_of_row(path: Path) -> Summary | None:
     try:
         summary = workdir.finished_summary(path) or {}
     except InputError as error:
-        say(f"left out of the table: {error}")
+        say_once(f"left out of the table: {error}")
         return None
     whole = {"name", "data", "seeds", "test", "config"} <= set(summary)
     return summary if whole and summary["name"] == path.name else None
-
-
-def _place(summary: Summary, names: Sequence[str]) -> int:
-    """Where a row is in a table; its length if it is in none. Earlier ones had whole names."""
-    own = {row_name(summary), summary["name"]}
-    return next((place for place, name in enumerate(names) if name in own), len(names))
 
 
 def in_order(
@@ -91,4 +84,4 @@ def in_order(
     """
     if not kept:
         return list(done.values())
-    return sorted([*done.values(), *kept.values()], key=lambda summary: _place(summary, before))
+    return sorted([*done.values(), *kept.values()], key=lambda summary: place_of(summary, before))

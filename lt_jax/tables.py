@@ -146,6 +146,17 @@ def table_names(folder: Path) -> list[str]:
     return [row[0] for row in csv.reader(path.read_text().splitlines()) if row][1:]
 
 
+def place_of(summary: Scores, names: Sequence[str]) -> int:
+    """Where a run is in a table, from 0; the number of rows if it is none of them.
+
+    Args:
+      summary: of the run.
+      names: from `table_names`; those of earlier versions may be whole.
+    """
+    own = {row_name(summary), summary["name"]}
+    return next((place for place, name in enumerate(names) if name in own), len(names))
+
+
 def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
     r"""Lines of a Markdown table, of a header and rows.
 

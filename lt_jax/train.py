@@ -18,7 +18,6 @@ from lt_jax.finish import carry_out
 from lt_jax.loop import Config
 from lt_jax.prepare import load, prepare
 from lt_jax.retrain import check_second_stage, retrain
-from lt_jax.writers import say
 
 
 @workdirs.until_done()
@@ -57,9 +56,8 @@ def train(
     check_config(config)
     path = folder_of(workdir)
     workdirs.check_config_matches(config, path)
-    done = workdirs.finished_summary(path)
+    done = workdirs.told_finished(path)
     if done is not None:
-        say(f"the run in {path} has finished already; nothing was changed.")
         return done
     if config["retrain"]["method"]:
         return _two_stages(config, path, dataset)

@@ -128,6 +128,14 @@ def finished_summary(workdir: Path, name: str = SUMMARY) -> dict[str, Any] | Non
     return summary
 
 
+def told_finished(workdir: Path) -> dict[str, Any] | None:
+    """As `finished_summary`, and says so if the run has finished: it is left as it is."""
+    done = finished_summary(workdir)
+    if done is not None:
+        say(f"the run in {workdir} has finished already; nothing was changed.")
+    return done
+
+
 def trained_in(workdir: Path) -> Path:
     """The folder in which a run was trained: a row of a table may be the run of another row.
 

@@ -12,7 +12,7 @@ from lt_jax.data.identity import different
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.summaries import Scores, headline, row_name
-from lt_jax.tables import table_names
+from lt_jax.tables import place_of, table_names
 
 
 class Finished(NamedTuple):
@@ -131,9 +131,9 @@ def _in_order(runs: list[Finished], folder: Path) -> list[Finished]:
     if not rows:
         return runs
     first = {run.summary["stage1"]["name"] for run in runs if "stage1" in run.summary}
-    kept = [run for run in runs if run.name in rows or run.summary["name"] not in first]
-    place = {name: number for number, name in reversed(list(enumerate(rows)))}
-    return sorted(kept, key=lambda run: place.get(run.name, len(rows)))
+    places = {run.path: place_of(run.summary, rows) for run in runs}
+    kept = [r for r in runs if places[r.path] < len(rows) or r.summary["name"] not in first]
+    return sorted(kept, key=lambda run: places[run.path])
 
 
 def grouped(runs: Sequence[Finished], baseline: str = "") -> list[Group]:

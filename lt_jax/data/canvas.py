@@ -11,6 +11,7 @@ from lt_jax.data.checks import Images, Labels
 from lt_jax.data.splits import validation_indices
 from lt_jax.errors import InputError
 from lt_jax.longtail import count_classes
+from lt_jax.longtail.counts import check_whole
 
 COMPOSED = {"multi_digits": "digits", "multi_mnist": "tfds:mnist"}
 NUM_DIGITS = 10
@@ -96,7 +97,7 @@ def compose(
     """
     canvas, seed = composition.canvas, composition.seed
     _check(canvas, train[0].shape[1])
-    _check_whole("validation_size", composition.validation_images, 0)
+    check_whole("data.validation_size", composition.validation_images, 0)
     equal = np.full(NUM_DIGITS, 1 / NUM_DIGITS)
     tail = np.asarray(composition.class_weights, np.float64)
     tail = tail / tail.sum()
@@ -119,7 +120,7 @@ def compose(
 
 def _check(canvas: Canvas, digit: int) -> None:
     for name, low in _LOW.items():
-        _check_whole(f"canvas.{name}", getattr(canvas, name), low)
+        check_whole(f"data.canvas.{name}", getattr(canvas, name), low)
     if canvas.max_digits < canvas.min_digits:
         raise InputError(
             f"data.canvas.max_digits is {canvas.max_digits}; expected at least min_digits,"
@@ -132,11 +133,6 @@ def _check(canvas: Canvas, digit: int) -> None:
             f"data.canvas.size is {canvas.size}; expected at least {digit}, the side of a digit,"
             f" or 0 for {round(DIGIT_TO_CANVAS * digit)}"
         )
-
-
-def _check_whole(name: str, value: float, low: int) -> None:
-    if value != int(value) or value < low:
-        raise InputError(f"data.{name} is {value!r}; expected a whole number of at least {low}")
 
 
 def _canvases(

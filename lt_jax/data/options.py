@@ -10,7 +10,7 @@ from lt_jax.data.canvas import NUM_DIGITS, Canvas, Composition
 from lt_jax.data.tails import has_tail
 from lt_jax.errors import InputError
 from lt_jax.longtail import long_tailed_profile
-from lt_jax.longtail.counts import is_whole
+from lt_jax.longtail.counts import check_whole
 
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
@@ -75,8 +75,7 @@ def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
             f"data.canvas has no field {unknown[0]!r}; expected some of {', '.join(Canvas._fields)}"
         )
     for name in ("split_seed", "validation_size", "image_size", "workers"):
-        if not is_whole(options[name]):
-            raise InputError(f"{name} is {options[name]!r}; expected a whole number of at least 0")
+        check_whole(name, options[name], 0)
     return {**options, "canvas": canvas}
 
 

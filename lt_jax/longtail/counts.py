@@ -99,8 +99,7 @@ def long_tailed_profile(
     Source: Cui et al., CVPR 2019 (exponential); Buda et al., Neural Networks 2018 (step); Wu et
     al., ECCV 2020, and its released code (pareto).
     """
-    _check_whole("num_classes", num_classes)
-    num_classes = int(num_classes)
+    num_classes = check_whole("num_classes", num_classes, 1)
     if kind == "pareto" and not (is_number(power) and power > 0):
         raise InputError(f"pareto_power is {power!r}; expected a number above 0, such as 6")
     if kind == "pareto" and imbalance == 0:
@@ -155,7 +154,7 @@ def long_tailed_counts(
 
     Source: see `long_tailed_profile`.
     """
-    _check_whole("max_count", max_count)
+    check_whole("max_count", max_count, 1)
     profile = long_tailed_profile(num_classes, imbalance, kind, power)
     least = 1 if kind == "pareto" else 0
     # The tiny factor keeps a count that is whole in exact arithmetic (5000 / 100) from being
@@ -169,9 +168,11 @@ def is_whole(value: object, least: int = 0) -> TypeGuard[float]:
     return is_number(value) and value >= least and value == int(value)
 
 
-def _check_whole(name: str, value: object) -> None:
-    if not is_whole(value, 1):
-        raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
+def check_whole(name: str, value: object, least: int) -> int:
+    """``value`` as an int if it is a whole number of at least ``least``, else an error."""
+    if not is_whole(value, least):
+        raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}")
+    return int(value)
 
 
 def class_members(labels: npt.NDArray[Any], num_classes: int) -> list[npt.NDArray[np.int64]]:

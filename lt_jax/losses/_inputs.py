@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax.errors import InputError
-from lt_jax.longtail.counts import is_number, is_whole
+from lt_jax.longtail.counts import is_number
 
 Array = jax.Array
 
@@ -153,10 +153,3 @@ def check_number(
             f"{name} is {value!r}; expected a number in {left}{low:g}, {high:g}{right}"
         )
     return value
-
-
-def check_whole(name: str, value: float, least: int) -> int:
-    """``value`` as an int if it is a whole number of at least ``least``, else an error."""
-    if not is_whole(value, least):
-        raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}")
-    return int(value)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from lt_jax import longtail
 from lt_jax.errors import InputError
-from lt_jax.losses._inputs import Array, check_number, check_whole, is_positive, prepare
+from lt_jax.longtail.counts import check_whole
+from lt_jax.losses._inputs import Array, check_number, is_positive, prepare
 from lt_jax.losses.cross_entropy import cross_entropy_of
 
 EPS = 1e-7  # share of the truth's empty bins, and what keeps a deviation of 0 from dividing

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_jax.errors import InputError
-from lt_jax.losses._inputs import check_whole
+from lt_jax.longtail.counts import check_whole
 from lt_jax.objectives.core import Terms, Transform
 
 Array = jax.Array
