@@ -22,7 +22,7 @@ from lt_jax import environment, sharding
 from lt_jax.longtail import long_tailed_counts
 from lt_jax.models import create_model
 from lt_jax.objectives import METHODS, build_objective, method_spec
-from lt_jax.replicas import compiler_options
+from lt_jax.programs import compiler_options
 from lt_jax.state import init_state, make_network
 from lt_jax.steps import Split, make_train_step
 from lt_jax.writers import say

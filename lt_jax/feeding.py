@@ -212,3 +212,31 @@ def evaluation_batches(
     with contextlib.closing(_read(split, rows[:, None], mesh)) as parts:
         for part, counts in zip(parts, where, strict=True):
             yield part, first, counts
+
+
+def evaluation_shapes(split: Split, batch_size: int, mesh: Mesh) -> tuple[Split, Array, Array]:
+    """The first of `evaluation_batches`, to compile for; of streamed images only what it is like.
+
+    Args:
+      split: to evaluate on.
+      batch_size: as there.
+      mesh: as there.
+
+    Returns:
+      What they yield, with a `jax.ShapeDtypeStruct` for what would have to be read.
+    """
+    if not is_streamed(split):
+        return next(evaluation_batches(split, batch_size, mesh))
+    rows, where = shared_order(len(split.labels), batch_size, mesh.size)
+    sharding = split_columns(mesh)
+
+    def like(whole: Any) -> Any:
+        shape = (1, rows.shape[1], *whole.shape[1:])
+        return jax.ShapeDtypeStruct(shape, whole.dtype, sharding=sharding)
+
+    moments = to_devices((split.mean, split.std), replicated(mesh))
+    return (
+        Split(like(split.images), like(split.labels), *moments),
+        jnp.zeros((), jnp.int32),
+        where[0],
+    )

@@ -5,25 +5,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from lt_jax import workdir
+from lt_jax import processes, workdir
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.data import Dataset
 from lt_jax.data.identity import different
 from lt_jax.errors import InputError, NonFiniteError
-from lt_jax.feeding import Place, Rest, evaluation_batches, training_steps
+from lt_jax.feeding import Place, Rest, evaluation_batches, evaluation_shapes, training_steps
 from lt_jax.metrics import Scoring
-from lt_jax.replicas import Replicas
-from lt_jax.sharding import replicated
+from lt_jax.replicas import Replicas, Rows, finite
 from lt_jax.steps import Split
 from lt_jax.stopping import Stop
 from lt_jax.writers import OBJECTIVE, MetricsFile, ProgressBar, TensorBoard, say
@@ -67,22 +65,6 @@ def evaluate(run: Run, states: Any, split: str, which: str = "last") -> Any:
     return run.replicas.evaluate(states, which, batches)
 
 
-def _finite(leaf: Any, mesh: Mesh) -> np.ndarray:
-    """Of which replicas an array ``[R, ...]`` is finite, bool ``[R]``."""
-    where = leaf.sharding if isinstance(leaf, jax.Array) else None
-    if isinstance(where, NamedSharding) and not where.is_fully_replicated:  # parts may be elsewhere
-        return np.asarray(_finite_on(mesh)(leaf))
-    return np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(1)
-
-
-@functools.cache
-def _finite_on(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-    """The same on the devices, compiled once for each shape and not at each checkpoint."""
-    return jax.jit(
-        lambda x: jnp.isfinite(x).reshape(len(x), -1).all(1), out_shardings=replicated(mesh)
-    )
-
-
 @functools.partial(jax.jit, static_argnums=1)
 def _keys(seeds: jax.Array, stage: int) -> tuple[jax.Array, ...]:
     """Keys ``[R]`` for the weights, the order of the images and the steps."""
@@ -111,6 +93,7 @@ class Loop:
         self.step, self.seconds = 0, 0.0
         self.pending: list[Any] = []  # losses [R] of each step since the last row
         self.unread: list[Any] = []  # losses [R, K] still on the device
+        self.compiled = False  # nothing yet
         self.ahead: tuple[int, Any] = (-1, None)  # an epoch, and its order on the device
         self._restore()
         self.metrics = MetricsFile(run.folder / workdir.METRICS, self.step)
@@ -202,7 +185,10 @@ class Loop:
         run, every = self.run, self.options["log_every_steps"]
         many = min(run.replicas.steps_per_call, end - self.step)
         before = self.step
-        self.states, losses = run.replicas.advance(self.states, self.step_keys, *rest.take(many))
+        split, rows = rest.take(many)
+        if not self.compiled:
+            self._compile(split, rows, (end - self.step) % many)
+        self.states, losses = run.replicas.advance(self.states, self.step_keys, split, rows)
         self.unread.append(losses)
         self.step += many
         self.counted += many
@@ -210,6 +196,20 @@ class Loop:
         self.stop.agree(range(before + 1, self.step + 1))
         if self.step // every > before // every or self.step == run.total_steps:
             self._log()
+
+    def _compile(self, split: Split, rows: Rows, left: int) -> None:
+        """The programs of the run, at once instead of each when it is needed.
+
+        Those are of calls with as many rows, of the last one of an epoch, and of evaluation.
+        """
+        self.compiled = True
+        if processes.are_several():  # which may try out kernels together, program by program
+            return
+        run, size = self.run, self.options["eval_batch_size"]
+        evaluated = [run.splits[name] for name in ("validation", "test") if name in run.splits]
+        batches = [evaluation_shapes(each, size, run.mesh) for each in evaluated]
+        calls = [rows, rows[:, :left]] if left else [rows]
+        run.replicas.compile(self.states, self.step_keys, split, calls, batches)
 
     def _read(self) -> None:
         """Fetches the losses of the steps done and checks that they are finite."""
@@ -277,7 +277,7 @@ class Loop:
         self._read()
         stacked = self.run.replicas.stack(self.states)
         held = (stacked.params, stacked.stats, stacked.optimizer, stacked.objective)
-        good = np.all([_finite(leaf, self.run.mesh) for leaf in jax.tree.leaves(held)], axis=0)
+        good = np.all([finite(leaf, self.run.mesh) for leaf in jax.tree.leaves(held)], axis=0)
         if not good.all():
             self._fail("network", self.step, int(np.argmin(good)))
         notes = {

@@ -19,10 +19,9 @@ from jax.sharding import Mesh, NamedSharding
 
 from lt_jax.data.sampling import Order
 from lt_jax.metrics import Scoring
-from lt_jax.models.conv import CPU_COMPILER_OPTIONS, GPU_COMPILER_OPTIONS
-from lt_jax.models.convolution import conv2d
 from lt_jax.objectives import Objective
-from lt_jax.sharding import awaited, replicated, split_largest, to_devices
+from lt_jax.programs import Compiler, compile_together
+from lt_jax.sharding import awaited, replicated, to_devices
 from lt_jax.state import TrainState, offer_best
 from lt_jax.steps import EvalStep, Split, Steps, TrainStep, one_row, several
 
@@ -43,6 +42,9 @@ class Replicas(NamedTuple):
       order: ``(keys, epoch) -> int32 [R, steps, B]``, each replica's own.
       advance: ``(states, keys, split, rows [R, K, B]) -> (states, losses [R, K])``; the states
         that go in are given up.
+      compile: ``(states, keys, split, [rows], [batch]) -> None``: the programs of calls of
+        `advance` with each of these rows, and of the evaluation of each of these batches, in which
+        there may be `jax.ShapeDtypeStruct`; at the same time.
       evaluate: ``(states, which, batches) -> counts``, of the ``"last"`` or the ``"best"`` weights
         over all batches.
       report: ``states -> dict``, what the objectives remember for people, see `Objective`.
@@ -55,6 +57,7 @@ class Replicas(NamedTuple):
     init: Callable[[Array], States]
     order: Callable[[Array, int], Array]
     advance: Callable[[States, Array, Split, Rows], tuple[States, Array]]
+    compile: Callable[[States, Array, Split, list[Rows], Batches], None]
     evaluate: Callable[[States, str, Batches], Any]
     report: Callable[[States], dict[str, np.ndarray]]
     offer: Callable[[States, np.ndarray], States]
@@ -70,33 +73,13 @@ def use_vmap(mode: str, num_replicas: int) -> bool:
     return mode == "vmap"
 
 
-def compiler_options() -> dict[str, str] | None:
-    """Options of XLA that the steps need to be fast on the backend in use."""
-    backend = jax.default_backend()
-    if backend == "gpu" and jax.__version_info__ >= (0, 11):  # earlier ones may not know them
-        _start_cudnn()
-        return GPU_COMPILER_OPTIONS
-    return CPU_COMPILER_OPTIONS if backend == "cpu" else None
-
-
-@functools.cache
-def _start_cudnn() -> None:
-    """Has each GPU of this process compute a convolution that is in no CUDA graph.
-
-    XLA starts cuDNN with the first one, which fails while a graph is recorded. Compiling tries
-    convolutions, and so starts it too; but programs may be found compiled.
-    """
-    images, kernel = np.ones((1, 8, 8, 16), np.float32), np.ones((3, 3, 16, 16), np.float32)
-    for device in jax.local_devices():
-        jax.block_until_ready(conv2d(*jax.device_put((images, kernel), device)))
-
-
 class _Programs(NamedTuple):
     """Compiled functions: of one replica, or of all of them side by side."""
 
     init: Callable[[Array], tuple[TrainState, ...]]
     order: Callable[[Array, int], Array]
     advance: Callable[..., Any]
+    compile: Callable[..., None]
     evaluate: Callable[..., Any]
     total: Callable[[list[Any]], Any]
     report: Callable[[Any], dict[str, Array]]
@@ -140,28 +123,30 @@ def make_replicas(
       `Replicas`.
     """
     everywhere = replicated(mesh)
-    compiled = _Compiler(mesh, vmapped=vmapped, fsdp=fsdp)
+    compiled = Compiler(mesh, vmapped=vmapped, fsdp=fsdp)
 
     def start(keys: Array) -> tuple[TrainState, ...]:
         # Not compiled: the generator unrolled for every weight takes XLA longer than it runs.
         return tuple(init(key, r) for r, key in enumerate(keys))
 
     steps = _steps(train_step, steps_per_call, num_replicas if vmapped else 1, fsdp=fsdp)
+    advance = compiled(steps, (0, 0, split_axes, 0), donate_argnums=0)
+    # What the host reads is whole everywhere.
+    evaluate = compiled(eval_step, (0, 0, split_axes, None, None), whole=True)
     programs = _Programs(
         init=start,
         # Orders are light: always drawn for all replicas at once.
         order=jax.jit(jax.vmap(order, in_axes=(0, None)), out_shardings=everywhere),
-        advance=compiled(steps, (0, 0, split_axes, 0), donate_argnums=0),
-        # What the host reads is whole everywhere.
-        evaluate=awaited(compiled(eval_step, (0, 0, split_axes, None, None), whole=True), mesh),
+        # Side by side a step waits for the last one, whose results it changes.
+        advance=advance if vmapped else awaited(advance, mesh),
+        compile=functools.partial(_compile, advance, evaluate),
+        evaluate=awaited(evaluate, mesh),
         total=scoring.total,
         report=compiled(objective.report, (0,), whole=True),
         offer=compiled(offer_best, (0, 0)),
     )
     if vmapped:
         return _side_by_side(programs, steps_per_call, compiled.put)
-    # Side by side a step waits for the last one, whose results it changes.
-    programs = programs._replace(advance=awaited(programs.advance, mesh))
     return _in_turn(programs, num_replicas, steps_per_call, everywhere)
 
 
@@ -173,54 +158,18 @@ def _steps(train_step: TrainStep, per_call: int, copies: int, *, fsdp: bool) -> 
     return several(train_step, copies, packed=jax.default_backend() == "gpu" and not fsdp)
 
 
-class _Compiler:
-    """How functions of one replica are compiled, and where states lie."""
-
-    def __init__(self, mesh: Mesh, *, vmapped: bool, fsdp: bool) -> None:
-        self.mesh, self.vmapped, self.fsdp = mesh, vmapped, fsdp
-
-    def __call__(
-        self, function: Callable[..., Any], in_axes: Any, *, whole: bool = False, **options: Any
-    ) -> Any:
-        """The function, of all replicas if they run side by side.
-
-        Args:
-          function: of one replica.
-          in_axes: of its arguments, as for `jax.vmap`.
-          whole: whether results lie whole on every device under FSDP too.
-          **options: of `jax.jit`.
-        """
-        if self.vmapped:
-            function = jax.vmap(function, in_axes=in_axes)
-        where: NamedSharding | None = replicated(self.mesh)
-        if self.fsdp and not whole:
-            function, where = _laid_out(function, self.mesh), None
-        return jax.jit(
-            function, out_shardings=where, compiler_options=compiler_options(), **options
-        )
-
-    def put(self, states: TrainState) -> TrainState:
-        """Stacked states where the programs expect them."""
-        if self.fsdp:
-            return jax.tree.map(lambda leaf: to_devices(leaf, _where(self.mesh, leaf)), states)
-        return to_devices(states, replicated(self.mesh))
-
-
-def _where(mesh: Mesh, leaf: Any) -> NamedSharding:
-    """Where a leaf of a stacked state goes under FSDP."""
-    return split_largest(mesh, np.shape(leaf), first=1)
-
-
-def _laid_out(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """The function with results split as `_where` says; small ones are whole everywhere."""
-
-    def run(*arguments: Any) -> Any:
-        return jax.tree.map(
-            lambda leaf: jax.lax.with_sharding_constraint(leaf, _where(mesh, leaf)),
-            function(*arguments),
-        )
-
-    return run
+def _compile(
+    advance: Any,
+    evaluate: Any,
+    state: TrainState,
+    key: Array,
+    split: Split,
+    calls: Iterable[Rows],
+    batches: Batches,
+) -> None:
+    """The programs of calls and of batches, at the same time; the longest come first."""
+    steps = [(advance, (state, key, split, rows)) for rows in calls]
+    compile_together(steps + [(evaluate, (state.params, state.stats, *each)) for each in batches])
 
 
 def _evaluate(
@@ -253,6 +202,7 @@ def _side_by_side(
         init=lambda keys: put(_stack(programs.init(keys))),
         order=programs.order,
         advance=programs.advance,
+        compile=programs.compile,
         evaluate=lambda states, *rest: _evaluate(programs, [states], *rest)[0],
         # What remembers nothing reports nothing, and has no axis of replicas either.
         report=lambda states: (
@@ -279,6 +229,13 @@ def _in_turn(
         ]
         return tuple(state for state, _ in results), jnp.stack([loss for _, loss in results])
 
+    def compile_first(
+        states: Any, keys: Array, split: Split, calls: list[Rows], batches: Batches
+    ) -> None:
+        # As `advance` takes them apart: indexing keys would be one more program.
+        state, key = next(zip(states, keys, strict=True))
+        programs.compile(state, key, split, [rows[0] for rows in calls], batches)
+
     def unstack(tree: Any) -> tuple[Any, ...]:
         each = (jax.tree.map(operator.itemgetter(r), tree) for r in range(num_replicas))
         return tuple(to_devices(state, everywhere) for state in each)
@@ -287,6 +244,7 @@ def _in_turn(
         init=lambda keys: tuple(to_devices(state, everywhere) for state in programs.init(keys)),
         order=programs.order,
         advance=advance,
+        compile=compile_first,
         evaluate=lambda states, *rest: _stack(_evaluate(programs, states, *rest)),
         report=lambda states: (
             _stack([programs.report(s.objective) for s in states])
@@ -297,4 +255,28 @@ def _in_turn(
         stack=_stack,
         unstack=unstack,
         steps_per_call=per_call,
+    )
+
+
+def finite(leaf: Any, mesh: Mesh) -> np.ndarray:
+    """Of which replicas an array of states is finite.
+
+    Args:
+      leaf: ``[R, ...]``.
+      mesh: devices of the run.
+
+    Returns:
+      bool ``[R]``, on the host.
+    """
+    where = leaf.sharding if isinstance(leaf, jax.Array) else None
+    if isinstance(where, NamedSharding) and not where.is_fully_replicated:  # parts may be elsewhere
+        return np.asarray(_finite_on(mesh)(leaf))
+    return np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(1)
+
+
+@functools.cache
+def _finite_on(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    """The same on the devices, compiled once for each shape and not at each checkpoint."""
+    return jax.jit(
+        lambda x: jnp.isfinite(x).reshape(len(x), -1).all(1), out_shardings=replicated(mesh)
     )

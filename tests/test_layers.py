@@ -48,7 +48,17 @@ LAYERS = (
         "recipes",
         "classifiers",
     ),
-    ("steps", "checkpoint", "writers", "workdir", "replicas", "feeding", "stopping", "loop"),
+    (
+        "steps",
+        "checkpoint",
+        "writers",
+        "workdir",
+        "programs",
+        "replicas",
+        "feeding",
+        "stopping",
+        "loop",
+    ),
     ("settings", "build", "assembly", "prepare"),
     (
         "reported",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_runs import Killed, PixelNet, dying, leaves, rows, tiny
 
-from lt_jax import assembly, models, replicas, sharding
+from lt_jax import assembly, models, programs, sharding
 from lt_jax.errors import InputError
 from lt_jax.loop import evaluate
 from lt_jax.models import VisionTransformer
@@ -151,11 +151,11 @@ def test_gpus_compute_a_convolution_before_programs_with_graphs_of_them(monkeypa
     seen = []
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "__version_info__", (0, 11, 0))
-    monkeypatch.setattr(replicas, "conv2d", lambda x, _: seen.extend(x.devices()) or x)
-    replicas._start_cudnn.cache_clear()
+    monkeypatch.setattr(programs, "conv2d", lambda x, _: seen.extend(x.devices()) or x)
+    programs._start_cudnn.cache_clear()
     for _ in range(2):
-        assert replicas.compiler_options() == replicas.GPU_COMPILER_OPTIONS
-    replicas._start_cudnn.cache_clear()
+        assert programs.compiler_options() == programs.GPU_COMPILER_OPTIONS
+    programs._start_cudnn.cache_clear()
     assert seen == jax.local_devices()
 
 

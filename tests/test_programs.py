@@ -1,0 +1,132 @@
+"""Programs of a run are compiled at the same time, once, as they are called later."""
+
+import dataclasses
+import threading
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+from tiny_runs import PixelNet, leaves, tiny
+
+from lt_jax import finish, loop, models, programs
+from lt_jax.data import StreamedImages, load_dataset
+from lt_jax.train import train
+
+COMPILED = []
+STEP, EVALUATION = "jit(run)", "jit(step)"  # as JAX calls their programs
+
+
+def _note(event, _seconds, **facts):
+    if event.endswith("backend_compile_duration"):
+        COMPILED.append(facts["fun_name"])
+
+
+jax.monitoring.register_event_duration_secs_listener(_note)
+
+
+@pytest.fixture(autouse=True)
+def _pixel_net(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "pixels", PixelNet)
+
+
+def streamed(dataset):
+    """The same images, as if they were read when they are needed."""
+    names = ("train_images", "validation_images", "test_images")
+    whole = {name: getattr(dataset, name) for name in names}
+    lazy = {
+        name: StreamedImages(images.__getitem__, len(images), images.shape[1:])
+        for name, images in whole.items()
+    }
+    return dataclasses.replace(dataset, **lazy)
+
+
+RUNS = {
+    "in turn": {"replicas": 2, "replica_mode": "sequential"},
+    "side by side": {"replicas": 2, "replica_mode": "vmap"},
+    "eight devices": {"train__num_devices": 8},
+    "calls of two steps": {"train__steps_per_call": 2},
+    "fsdp": {"train__num_devices": 8, "train__fsdp": True},
+    "computed features": {"method": "cross_entropy/crt", "retrain__epochs": 2},
+    "without validation": {"data__validation_size": 0},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["in memory", "streamed"])
+@pytest.mark.parametrize("kind", RUNS)
+def test_what_was_compiled_together_is_not_compiled_again(kind, stream, tmp_path, monkeypatch):
+    """A shape, a type or a place that differs from a later call's would be one more program."""
+    together, later = [], []
+    compile_all = loop.Loop._compile
+
+    def watched(call):
+        def run(*given):
+            COMPILED.clear()
+            result = call(*given)
+            later.extend(COMPILED)
+            return result
+
+        return run
+
+    def compiled(self, *given):
+        COMPILED.clear()
+        compile_all(self, *given)
+        together.append([name for name in COMPILED if name in (STEP, EVALUATION)])
+        replicas = self.run.replicas
+        replicas = replicas._replace(advance=watched(replicas.advance))
+        self.run = self.run._replace(replicas=replicas)
+
+    monkeypatch.setattr(loop.Loop, "_compile", compiled)
+    for module in (loop, finish):
+        monkeypatch.setattr(module, "evaluate", watched(loop.evaluate))
+    fields = dict(RUNS[kind])
+    config = tiny(fields.pop("method", "cross_entropy"), **fields)
+    dataset = load_dataset(config.data)
+    train(config, tmp_path, dataset=streamed(dataset) if stream else dataset)
+    calls = 2 if kind == "calls of two steps" and not stream else 1  # an epoch has an odd number
+    splits = 1 if kind == "without validation" else 2
+    expected = {STEP: calls, EVALUATION: splits}
+    assert [Counter(names) for names in together] == [expected] * len(together)
+    assert len(together) == 1 + bool(config.retrain.method)
+    assert not {STEP, EVALUATION} & set(later)
+
+
+def test_weights_are_those_without_compiling_ahead(tmp_path, monkeypatch):
+    """Bit for bit, of a step whose state is given up."""
+    train(tiny(), tmp_path / "ahead")
+    monkeypatch.setattr(loop.Loop, "_compile", lambda *_: None)
+    train(tiny(), tmp_path / "when needed")
+    for one, other in zip(
+        *map(leaves, (tmp_path / "ahead", tmp_path / "when needed")), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_one_compiles_while_the_next_does(monkeypatch):
+    """Each in a thread of its own: they meet, which one after another never would."""
+    meeting = threading.Barrier(3, timeout=60)
+
+    class Lowered:
+        def compile(self):
+            meeting.wait()
+
+    class Program:
+        def lower(self, *_):
+            assert threading.current_thread() is threading.main_thread()
+            return Lowered()
+
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    programs.compile_together([(Program(), ())] * 3)
+
+
+def test_what_cannot_be_compiled_says_so():
+    class Lowered:
+        def compile(self):
+            raise RuntimeError("no room")
+
+    class Program:
+        def lower(self, *_):
+            return Lowered()
+
+    with pytest.raises(RuntimeError, match="no room"):
+        programs.compile_together([(Program(), ())])
