@@ -14,7 +14,7 @@ from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.settings import load_configs
 from lt_jax.summaries import Scores
-from lt_jax.sweep import run_sweep
+from lt_jax.sweep_seeds import run_table
 from lt_jax.writers import say
 
 WORKDIR = flags.DEFINE_string("workdir", "demo", "Folder for the runs, the table and the picture.")
@@ -43,7 +43,7 @@ def main() -> None:
     folder = folder_of(cli.required(WORKDIR))
     summaries: list[list[Scores]] = []
     try:
-        failed = run_sweep(configs, folder, summaries.append)
+        failed = run_table(configs, folder, lambda found, _: summaries.append(found))
     except InterruptedError:  # a signal: what is done stays, the rest goes on next time
         return
     if failed:

@@ -12,7 +12,8 @@ r"""Runs the rows of a table, each with several seeds, and writes the table as i
 With --over every row that has the field is run with each of the values. --tune compares values of
 an objective's options on validation alone, all values and seeds of a row in one run.
 
-What has finished is skipped, what was stopped or killed goes on: start it again. Writes table.md,
+What has finished is skipped, what was stopped or killed goes on: start it again. With more --seeds
+than a table has, those that it lacks are trained in a folder beside its rows. Writes table.md,
 table.csv and table.png, with reported numbers beside measured ones where there are any; with --tune
 tuning.md and tuning.png of each row.
 """
@@ -29,7 +30,8 @@ from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.reported import read_reported
 from lt_jax.settings import load_configs
-from lt_jax.sweep import run_sweep, write_table
+from lt_jax.sweep import write_table
+from lt_jax.sweep_seeds import run_table
 from lt_jax.tuning import tune_rows
 from lt_jax.writers import say
 
@@ -58,7 +60,7 @@ def main() -> None:
         return
     known = read_reported(Path(REPORTED.value)) if REPORTED.value else []
     try:
-        failed = run_sweep(configs, folder, partial(write_table, folder=folder, reported=known))
+        failed = run_table(configs, folder, partial(write_table, reported=known))
     except InterruptedError:
         return
     if len(failed) < len(configs):

@@ -207,7 +207,9 @@ class Loop:
             return
         run, size = self.run, self.options["eval_batch_size"]
         evaluated = [run.splits[name] for name in ("validation", "test") if name in run.splits]
-        batches = [evaluation_shapes(each, size, run.mesh) for each in evaluated]
+        shapes = [evaluation_shapes(split, size, run.mesh) for split in evaluated]
+        # Batches that are alike are evaluated by one program.
+        batches = {str(jax.tree.map(np.shape, each)): each for each in shapes}.values()
         calls = [rows, rows[:, :left]] if left else [rows]
         run.replicas.compile(self.states, self.step_keys, split, calls, batches)
 

@@ -171,11 +171,11 @@ def with_interval(mean: float, low: float | None, high: float | None) -> str:
 
 
 def paired_difference(a: Scores, b: Scores, score: str = "") -> Scores:
-    """How much better run a is than run b, paired over their seeds.
+    """How much better run a is than run b, paired over the seeds that both have.
 
     Args:
       a: summary of a run.
-      b: summary of a run with the same seeds and data.
+      b: summary of a run on the same data.
       score: which score; empty for the one that validation selects by.
 
     Returns:
@@ -183,12 +183,19 @@ def paired_difference(a: Scores, b: Scores, score: str = "") -> Scores:
       latter two None where all differences are the same, all three for a single seed.
 
     Raises:
-      ValueError: if seeds or images differ.
+      ValueError: if images differ, or no seed is in both.
     """
-    if a["seeds"] != b["seeds"] or different(a["data"], b["data"]):
-        raise ValueError("only runs with the same seeds and images can be paired")
+    common = [seed for seed in a["seeds"] if seed in b["seeds"]]
+    if not common or different(a["data"], b["data"]):
+        raise ValueError("only runs with common seeds and the same images can be paired")
     name = score or headline(a)
-    return paired_interval(*([r[name] for r in s["test"]["last"]["replicas"]] for s in (a, b)))
+    return paired_interval(*(scores_of_seeds(s, common, name) for s in (a, b)))
+
+
+def scores_of_seeds(summary: Scores, seeds: Sequence[int], score: str) -> list[Any]:
+    """A test score of some of the seeds of a run; None where it has none."""
+    replicas = summary["test"]["last"]["replicas"]
+    return [replicas[summary["seeds"].index(seed)].get(score) for seed in seeds]
 
 
 def paired_interval(a: npt.ArrayLike, b: npt.ArrayLike) -> Scores:

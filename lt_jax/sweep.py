@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -80,7 +80,10 @@ def plan(configs: Mapping[str, ConfigDict]) -> list[Row]:
 
 
 def check(
-    rows: Sequence[Row], folder: Path, kept: Mapping[str, Summary] = MappingProxyType({})
+    rows: Sequence[Row],
+    folder: Path,
+    kept: Mapping[str, Summary] = MappingProxyType({}),
+    same: Mapping[str, Summary] = MappingProxyType({}),
 ) -> Dataset | None:
     """Refuses rows that could not run, before the first of them does.
 
@@ -90,6 +93,7 @@ def check(
       rows: from `plan`.
       folder: of the sweep.
       kept: from `kept_rows`.
+      same: finished rows of the same images, with other seeds.
 
     Returns:
       The data set of all rows; None if all have finished.
@@ -105,10 +109,10 @@ def check(
     done = finished(own, folder)
     to_run = [row for row in own if row.name not in done]
     if not to_run:
-        check_one_set(done | {**kept})
+        check_one_set({**same, **done, **kept})
         return None
     dataset = load(plain(rows[0].config))
-    check_one_set(done | {**kept}, dataset.info())
+    check_one_set({**same, **done, **kept}, dataset.info())
     for row in to_run:
         try:
             prepare(first_stage(row.config), folder, dataset)
@@ -196,7 +200,12 @@ def run_row(row: Row, folder: Path, dataset: Dataset | None) -> Summary | None:
 
 
 @workdir.until_done()
-def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) -> dict[str, str]:
+def run_sweep(
+    configs: Mapping[str, ConfigDict],
+    folder: Path,
+    after_each: Callable[[list[Summary]], Any],
+    same: Mapping[str, Summary] = MappingProxyType({}),
+) -> dict[str, str]:
     """Runs all rows.
 
     Rows of a table that is in the folder stay in it, also if they are none of these.
@@ -205,6 +214,7 @@ def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) 
       configs: by row, in the order of the table.
       folder: one folder for each row is made in it.
       after_each: called with the summaries so far, by row in the order of the table.
+      same: finished rows that must be of the same images, with other seeds.
 
     Returns:
       Rows that failed, with the reason: their loss was not finite.
@@ -215,7 +225,7 @@ def run_sweep(configs: Mapping[str, ConfigDict], folder: Path, after_each: Any) 
     """
     failed: dict[str, str] = {}
     folder, rows = folder_of(folder), plan(configs)
-    dataset = check(rows, folder, kept_rows(folder, configs))
+    dataset = check(rows, folder, kept_rows(folder, configs), same)
     if dataset is not None:  # what has finished may be read by several
         workdir.hold(folder)
     # Now, as another process may have been at it until now.

@@ -64,7 +64,8 @@ def print_table(summaries: Sequence[Scores]) -> None:
         return
     names = main_columns(summaries[0])
     header, *rows = table_rows(summaries, names=names)
-    seeds, longest = len(summaries[0]["seeds"]), max(len(row[0]) for row in rows)
+    counts, longest = {len(s["seeds"]) for s in summaries}, max(len(row[0]) for row in rows)
+    seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
     table = Table(
         Column(header[0], min_width=min(longest, 30), overflow="fold"),  # none is cut
         *(name.replace(" ", "\n", 1) for name in header[2:]),
@@ -206,8 +207,8 @@ def _explanation(first: Scores) -> list[str]:
     )
     return [
         f"Test scores in %, last step, mean ± standard deviation over seeds {first['seeds']};"
-        f" differences are those of {compared_scores}, paired over seeds, with their 95 % t"
-        " interval.",
+        f" differences are those of {compared_scores}, paired over the seeds that both have,"
+        " with their 95 % t interval.",
         f"Data: {first['data']['source']}, {kind}"
         f" {first['data']['class_counts']}, split seed {first['data']['split_seed']}, index hash"
         f" {first['data']['index_hash']}.",

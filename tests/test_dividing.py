@@ -19,9 +19,10 @@ from lt_jax.comparison.sections import sections_of
 from lt_jax.data import load_dataset
 from lt_jax.dividing_report import part_rows, tell_division
 from lt_jax.errors import InputError
+from lt_jax.joining import can_join, joined
 from lt_jax.longtail import gini_coefficient
 from lt_jax.pictures import new_figure
-from lt_jax.summaries import paired_difference, undivided
+from lt_jax.summaries import aggregate, paired_difference, undivided
 from lt_jax.tables import write_tables
 
 # What it says
@@ -171,3 +172,27 @@ def test_a_division_without_the_statistics_of_its_features_is_refused(done, tmp_
     earlier.close()
     with pytest.raises(InputError, match="an earlier version saved no mean and deviation"):
         exported(tmp_path / "run", tmp_path / "out")
+
+
+def test_divisions_of_other_seeds_are_joined(done):
+    """Both stages, both classifiers, what each part did; as one run of both seeds has them."""
+    whole = done[2]
+
+    def of_seed(r):
+        def test(both):
+            lists = {name: [v[r]] for name, v in both.items() if isinstance(v, list)}
+            return {**lists, **aggregate(lists["replicas"])}
+
+        part = json.loads(json.dumps(whole))
+        part["seeds"], part["config"]["seed"], part["config"]["replicas"] = [r], r, 1
+        for stage in (part, part["stage1"]):
+            stage["test"] = {name: test(both) for name, both in stage["test"].items()}
+        division = part["division"]
+        found = {name: [values[r]] for name, values in division["validation"].items()}
+        division |= {"without": test(division["without"]), "validation": found}
+        division["replicas"] = [division["replicas"][r]]
+        return part
+
+    parts = [of_seed(r) for r in range(2)]
+    assert can_join(*parts)
+    assert joined(parts) == whole

@@ -63,6 +63,7 @@ LAYERS = (
     (
         "reported",
         "summaries",
+        "joining",
         "tables",
         "picture_axes",
         "pictures",
@@ -73,7 +74,17 @@ LAYERS = (
     ("tuning_report",),
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),
     ("dividing_pictures", "dividing", "extract"),
-    ("retrain", "train", "sweep", "sweep_tables", "tuning", "evaluate", "cli", "comparison"),
+    (
+        "retrain",
+        "train",
+        "sweep",
+        "sweep_tables",
+        "sweep_seeds",
+        "tuning",
+        "evaluate",
+        "cli",
+        "comparison",
+    ),
     ("divided", "trained", "export", "examples", "predict"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

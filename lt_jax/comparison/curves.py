@@ -16,6 +16,7 @@ from lt_jax.comparison.svg import panel, style_of
 from lt_jax.dividing import LATENTS
 from lt_jax.dividing_pictures import division_panels
 from lt_jax.files import is_remote
+from lt_jax.joining import joined_rows
 from lt_jax.masking_pictures import draw_scale, history, history_panels
 from lt_jax.npz import read_npz
 from lt_jax.picture_axes import legend_above
@@ -66,11 +67,16 @@ def curve(rows: Rows, split: str, name: str, by: str = "epoch") -> Curve | None:
 
 def stage_rows(run: Finished) -> dict[int, Rows]:
     """Rows of the metrics files of a run by stage; those of a stage that has none are left out."""
-    folders = run.stages
-    first = 2 if len(folders) == 1 and "stage1" in run.summary else 1
-    files = {first + i: folder / workdir.METRICS for i, folder in enumerate(folders)}
-    found = {stage: read_metrics(file) for stage, file in files.items() if file.exists()}
-    return {stage: rows for stage, rows in found.items() if any("epoch" in row for row in rows)}
+    found: dict[int, list[Rows]] = {}
+    for part in run.parts or (run,):
+        folders = part.stages
+        first = 2 if len(folders) == 1 and "stage1" in run.summary else 1
+        for stage, folder in enumerate(folders, first):
+            file = folder / workdir.METRICS
+            if file.exists():
+                found.setdefault(stage, []).append(read_metrics(file))
+    rows = {stage: joined_rows(parts) for stage, parts in found.items()}
+    return {stage: of for stage, of in rows.items() if any("epoch" in row for row in of)}
 
 
 def curve_panels(group: Group, rows: Sequence[Rows]) -> list[Markup]:

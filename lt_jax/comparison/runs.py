@@ -1,4 +1,4 @@
-"""Which runs a report is of: folders read, sweeps expanded, names made unique, data kept apart."""
+"""Which runs a report is of: folders read, seeds joined, names made unique, data kept apart."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lt_jax import workdir
 from lt_jax.data.identity import different
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
+from lt_jax.joining import can_join, joined, seed_folders
 from lt_jax.summaries import Scores, headline, row_name
 from lt_jax.tables import place_of, table_names
 
@@ -22,11 +23,18 @@ class Finished(NamedTuple):
       name: unique among those that it is compared with.
       path: its folder, or the file of its summary.
       summary: it ended with.
+      parts: those with other seeds that it was joined of, itself the first; none if it was not.
     """
 
     name: str
     path: Path
     summary: Scores
+    parts: tuple[Finished, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its folder, or those of its parts."""
+        return tuple(part.path for part in self.parts) or (self.path,)
 
     @property
     def stages(self) -> tuple[Path, ...]:
@@ -59,7 +67,7 @@ class Group(NamedTuple):
 
 
 def read_runs(names: Iterable[str | Path]) -> list[Finished]:
-    """Finished runs, each once.
+    """Finished runs, each once; those that are the same but for their seeds are one.
 
     Args:
       names: of folders of runs; of folders of sweeps, whose rows are taken in the order of their
@@ -77,7 +85,25 @@ def read_runs(names: Iterable[str | Path]) -> list[Finished]:
             found.setdefault(run.path, run)
     if not found:
         raise InputError("no WORKDIR was given; expected folders of finished runs")
-    return list(found.values())
+    return _joined(found.values())
+
+
+def _joined(runs: Iterable[Finished]) -> list[Finished]:
+    """Runs as one of all their seeds, in the place of the first."""
+    methods: list[list[Finished]] = []
+    for run in runs:
+        for parts in methods:
+            if all(can_join(part.summary, run.summary) for part in parts):
+                parts.append(run)
+                break
+        else:
+            methods.append([run])
+    return [
+        parts[0]._replace(summary=joined([p.summary for p in parts]), parts=tuple(parts))
+        if len(parts) > 1
+        else parts[0]
+        for parts in methods
+    ]
 
 
 def _read(path: Path) -> list[Finished]:
@@ -89,7 +115,8 @@ def _read(path: Path) -> list[Finished]:
         return [_from_folder(path)]
     folders = sorted((p for p in path.iterdir() if p.is_dir() and _is_run(p)), key=str)
     if folders:
-        return _in_order([_from_folder(p) for p in folders], path)
+        own = _in_order([_from_folder(p) for p in folders], path)
+        return own + [run for block, _ in seed_folders(path) for run in _read(block)]
     files = sorted((p for p in path.iterdir() if p.name.endswith(".json")), key=str)
     if files:
         return _in_order([_from_file(p) for p in files], path)
@@ -175,8 +202,9 @@ def grouped(runs: Sequence[Finished], baseline: str = "") -> list[Group]:
 
 
 def _is_called(run: Finished, name: str) -> bool:
-    own = {run.name, row_name(run.summary), run.summary["name"], run.path.name, run.path.stem}
-    return bool(name) and (name in own or folder_of(name) == run.path)
+    own = {run.name, row_name(run.summary), run.summary["name"]}
+    own |= {name for path in run.paths for name in (path.name, path.stem)}
+    return bool(name) and (name in own or folder_of(name) in run.paths)
 
 
 def _comparable(a: Scores, b: Scores) -> bool:

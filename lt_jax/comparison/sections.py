@@ -180,7 +180,11 @@ def _configs(group: Group) -> list[Part]:
 
 
 def _made(group: Group) -> list[Part]:
-    rows = [[run.name, _code(run.path), _code(run.summary.get("command"))] for run in group.runs]
+    rows = [
+        [run.name, _code(part.path), _code(part.summary.get("command"))]
+        for run in group.runs
+        for part in run.parts or (run,)
+    ]
     header = ["method", "folder", "command"]
     parts: list[Part] = [Table("Where the runs are, and their commands", header, rows)]
     same, different = separated([facts_of(run) for run in group.runs])

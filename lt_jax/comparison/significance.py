@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lt_jax.data.identity import different
-from lt_jax.summaries import Scores, headline, paired_interval, with_interval
+from lt_jax.summaries import Scores, headline, paired_interval, scores_of_seeds, with_interval
 
 ALPHA = 0.05
 SMALLEST = 0.001  # p values below are written as such
@@ -53,7 +53,7 @@ def paired_test(a: Scores, b: Scores, score: str = "") -> Paired:
     if len(common) < 2:
         found = f"{len(common) or 'no'} common seed{'' if common else 's'}"
         return Paired(len(common), reason=f"{found}: no comparison")
-    one, other = (_values(summary, common, score or headline(a)) for summary in (a, b))
+    one, other = (scores_of_seeds(summary, common, score or headline(a)) for summary in (a, b))
     if None in one or None in other:
         return Paired(len(common), reason="not scored in both")
     d = paired_interval(one, other)
@@ -64,12 +64,6 @@ def paired_test(a: Scores, b: Scores, score: str = "") -> Paired:
     t = abs(d["mean"] / d["standard_error"])
     p = float(2 * stats.t.sf(t, len(common) - 1))
     return Paired(len(common), d["mean"], d["low"], d["high"], p)
-
-
-def _values(summary: Scores, seeds: Sequence[int], score: str) -> list[Any]:
-    """A test score of some of the seeds."""
-    replicas = summary["test"]["last"]["replicas"]
-    return [replicas[summary["seeds"].index(seed)].get(score) for seed in seeds]
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -1,0 +1,128 @@
+"""A table with more seeds than it had: the further ones are trained in a folder beside its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from lt_jax import workdir
+from lt_jax.assembly import seeds_of
+from lt_jax.configuration import read_config
+from lt_jax.errors import InputError
+from lt_jax.files import folder_of
+from lt_jax.joining import joined, seed_folder, seed_folders
+from lt_jax.summaries import Scores
+from lt_jax.sweep import run_sweep
+from lt_jax.sweep_tables import kept_rows
+from lt_jax.tables import table_names
+from lt_jax.writers import say
+
+Configs = Mapping[str, ConfigDict]
+
+
+class Block(NamedTuple):
+    """Seeds of a table that are trained together, in a folder of their own."""
+
+    folder: Path
+    seeds: range
+
+    def of(self, configs: Configs) -> dict[str, ConfigDict]:
+        """The configs with these seeds."""
+        found = {name: config.copy_and_resolve_references() for name, config in configs.items()}
+        for config in found.values():
+            config.update(seed=self.seeds.start, replicas=len(self.seeds))
+        return found
+
+
+@workdir.until_done()
+def run_table(
+    configs: Configs, folder: str | Path, write: Callable[[list[Scores], Path], None]
+) -> dict[str, str]:
+    """Runs all rows of a table as `run_sweep` does, of a finished one only the seeds it lacks.
+
+    A run has its seeds side by side and does not get more of them: those that came later lie in
+    ``seeds_3-4`` beside the rows, as a table of their own. The table in `folder` is of all seeds.
+
+    Args:
+      configs: by row, in the order of the table, all with the same seeds.
+      folder: of the table.
+      write: called after each row with the summaries so far and the folder that they belong to.
+
+    Returns:
+      Rows that failed, with the reason: their loss was not finite.
+
+    Raises:
+      InputError: as `run_sweep`; or if the table has more seeds than these.
+      InterruptedError: as `run_sweep`.
+    """
+    folder = folder_of(folder)
+    blocks = _blocks(configs, folder)
+    if len(blocks) == 1:
+        return run_sweep(configs, folder, lambda found: write(found, folder))
+    workdir.hold(folder)
+    parts = [list(kept_rows(block.folder, {}).values()) for block in blocks]
+    failed: dict[str, str] = {}
+    for number, block in enumerate(blocks):
+        say(f"seeds {block.seeds.start} to {block.seeds[-1]}, in {block.folder}.")
+
+        def after_each(found: list[Scores], number: int = number, block: Block = block) -> None:
+            parts[number] = found
+            if number:
+                write(found, block.folder)
+            write(_by_row(parts), folder)
+
+        same = {f"{s['name']} of the first seeds": s for s in parts[0]} if number else {}
+        failed |= run_sweep(block.of(configs), block.folder, after_each, same)
+    return failed
+
+
+def _blocks(configs: Configs, folder: Path) -> list[Block]:
+    """What there is of a table, and what is to come; one block of all seeds if there is none."""
+    wanted = seeds_of(next(iter(configs.values())))
+    all_seeds = range(wanted[0], wanted[-1] + 1)
+    one = [Block(folder, all_seeds)]
+    if any(seeds_of(config) != wanted for config in configs.values()):
+        return one  # and no table
+    known = {_seeds_in(path) for path in _row_folders(configs, folder)}
+    if len(known) != 1:
+        return one
+    (first,) = known
+    if first.start != all_seeds.start:
+        return one  # whose rows are others
+    blocks = [Block(folder, first)]
+    for path, seeds in seed_folders(folder):
+        if seeds.start == blocks[-1].seeds.stop:
+            blocks.append(Block(path, seeds))
+    end = blocks[-1].seeds.stop
+    if len(blocks) > 1 and all_seeds.stop < end:
+        raise InputError(
+            f"the table in {folder} has the seeds {first.start} to {end - 1}, and those asked for"
+            f" end with {all_seeds[-1]}; expected --seeds={end - first.start} or more"
+        )
+    if all_seeds.stop > end:
+        further = range(end, all_seeds.stop)
+        blocks.append(Block(seed_folder(folder, further), further))
+    return blocks
+
+
+def _row_folders(configs: Configs, folder: Path) -> list[Path]:
+    """Folders of rows, of the command or of the table so far."""
+    names = {*configs, *table_names(folder)} if folder.is_dir() else set()
+    return [folder / name for name in names if (folder / name / workdir.CONFIG).exists()]
+
+
+def _seeds_in(path: Path) -> range:
+    config = read_config(path / workdir.CONFIG)
+    return range(config.seed, config.seed + config.replicas)
+
+
+def _by_row(parts: Sequence[Sequence[Scores]]) -> list[Scores]:
+    """Each row with all its seeds, in the order of the first part."""
+    rows: dict[str, list[Scores]] = {}
+    for part in parts:
+        for summary in part:
+            rows.setdefault(summary["name"], []).append(summary)
+    return [joined(row) for row in rows.values()]
