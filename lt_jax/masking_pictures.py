@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lt_jax.joining import joined_rows, seed_folders
 from lt_jax.picture_axes import log_scale
 from lt_jax.pictures import literal, new_figure, subject, write_figure
 from lt_jax.summaries import Scores, row_name
@@ -17,19 +18,20 @@ from lt_jax.writers import OBJECTIVE, read_metrics
 _POSITIVE, _NEGATIVE = "tab:orange", "tab:blue"
 
 
-def history(metrics_path: Path) -> dict[str, np.ndarray]:
+def history(*metrics_paths: Path) -> dict[str, np.ndarray]:
     """What partial label masking remembered after each epoch, mean over seeds.
 
     Args:
-      metrics_path: file of a run.
+      *metrics_paths: file of a run, or those of runs that differ in their seeds alone.
 
     Returns:
       ``epoch [T]`` and, ``[T, C]`` each, ``ratio``, ``ideal_ratio``, ``divergence_positives`` and
       ``divergence_negatives``; empty if the run has no masks.
     """
-    if not metrics_path.exists():  # of a classifier that was computed
+    parts = [read_metrics(path) for path in metrics_paths if path.exists()]
+    if not parts:  # of a classifier that was computed
         return {}
-    rows = [row for row in read_metrics(metrics_path) if row["split"] == OBJECTIVE]
+    rows = [row for row in joined_rows(parts) if row["split"] == OBJECTIVE]
     names = ("ratio", "ideal_ratio", "divergence_positives", "divergence_negatives")
     if not rows or any(name not in rows[0] for name in names):
         return {}
@@ -116,7 +118,7 @@ def draw_scale(figure: Any, axes: Any, counts: Sequence[int]) -> None:
     figure.colorbar(_colours(counts), ax=axes, label="positives of the class in training")
 
 
-def save_masking(before: Scores, after: Scores, metrics_path: Path, path: Path) -> None:
+def save_masking(before: Scores, after: Scores, metrics_paths: Sequence[Path], path: Path) -> None:
     """Draws what masking does: probabilities of three classes without it and with it, and why.
 
     A row for the most frequent class, one in the middle and the rarest; predicted probabilities of
@@ -125,10 +127,10 @@ def save_masking(before: Scores, after: Scores, metrics_path: Path, path: Path) 
     Args:
       before: summary of a run without masks.
       after: summary of a run with them, on the same data.
-      metrics_path: metrics file of the latter.
+      metrics_paths: metrics file of the latter, or of each of the runs that it was joined of.
       path: of the PNG to write.
     """
-    past = history(metrics_path)
+    past = history(*metrics_paths)
     counts = np.array(after["data"]["class_counts"])
     order = [c for c in np.argsort(-counts, kind="stable") if _has_both(after, c)]
     made = new_figure(3, 3, (13, 9.5)) if past and len(order) >= 3 else None
@@ -163,7 +165,9 @@ def save_masking_of_table(summaries: Sequence[Scores], folder: Path, path: Path)
     for after in masked[:1]:
         for before in plain:
             if before["config"]["objective"]["base"] == after["config"]["objective"]["base"]:
-                save_masking(before, after, folder / after["name"] / METRICS, path)
+                places = [folder, *(block for block, _ in seed_folders(folder))]
+                found = [place / after["name"] / METRICS for place in places]
+                save_masking(before, after, found, path)
 
 
 def _transforms(summary: Scores) -> set[str]:

@@ -19,7 +19,7 @@ from tiny_runs import (
     tiny,
 )
 
-from lt_jax import replicas
+from lt_jax import programs
 from lt_jax.data import load_dataset
 from lt_jax.errors import InputError
 from lt_jax.retrain import retrain
@@ -302,7 +302,7 @@ def test_streamed_images_train_what_images_in_memory_do(tmp_path, monkeypatch):
     """Two replicas, class-aware order, validation and test: bit for bit."""
     from lt_jax.data import StreamedImages, load_dataset
 
-    options = {**replicas.CPU_COMPILER_OPTIONS, **OPTIMISED}  # as users have it
+    options = {**programs.CPU_COMPILER_OPTIONS, **OPTIMISED}  # as users have it
     monkeypatch.setattr(replicas, "CPU_COMPILER_OPTIONS", options)
     config = tiny("plm", replicas=2, data__max_count=0)
     config.data.update(source="multi_digits", imbalance=10.0, validation_size=40)

@@ -65,18 +65,25 @@ def curve(rows: Rows, split: str, name: str, by: str = "epoch") -> Curve | None:
     return Curve(np.array([place[p].mean() for p in parts]), values.mean(axis=1), deviation)
 
 
-def stage_rows(run: Finished) -> dict[int, Rows]:
-    """Rows of the metrics files of a run by stage; those of a stage that has none are left out."""
-    found: dict[int, list[Rows]] = {}
+def _metrics_files(run: Finished) -> dict[int, list[Path]]:
+    """Those that there are by stage, of each part of a run."""
+    found: dict[int, list[Path]] = {}
     for part in run.parts or (run,):
         folders = part.stages
         first = 2 if len(folders) == 1 and "stage1" in run.summary else 1
         for stage, folder in enumerate(folders, first):
-            file = folder / workdir.METRICS
-            if file.exists():
-                found.setdefault(stage, []).append(read_metrics(file))
-    rows = {stage: joined_rows(parts) for stage, parts in found.items()}
-    return {stage: of for stage, of in rows.items() if any("epoch" in row for row in of)}
+            if (folder / workdir.METRICS).exists():
+                found.setdefault(stage, []).append(folder / workdir.METRICS)
+    return found
+
+
+def stage_rows(run: Finished) -> dict[int, Rows]:
+    """Rows of the metrics files of a run by stage; those of a stage that has none are left out."""
+    found = {
+        stage: joined_rows([read_metrics(file) for file in files])
+        for stage, files in _metrics_files(run).items()
+    }
+    return {stage: rows for stage, rows in found.items() if any("epoch" in row for row in rows)}
 
 
 def curve_panels(group: Group, rows: Sequence[Rows]) -> list[Markup]:
@@ -126,8 +133,7 @@ def _drawing(
 
 def mask_panels(run: Finished) -> list[Markup]:
     """Ideal ratios and divergences of partial label masking; none if a run has no masks."""
-    files = [folder / workdir.METRICS for folder in run.stages]
-    past = next((p for p in map(history, files) if p), None)
+    past = next((p for files in _metrics_files(run).values() if (p := history(*files))), None)
     if past is None:
         return []
     counts = run.summary["data"]["class_counts"]
