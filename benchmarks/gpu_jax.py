@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lt_jax import replicas
+from lt_jax import programs
 from lt_jax.configuration import base_config
 from lt_jax.data import load_dataset
 from lt_jax.models import conv
@@ -33,7 +33,7 @@ class Row:
     def __init__(self, row, dataset):
         """Prepares it."""
         if row["xla"] is not None:  # or the library's own options would win
-            replicas.GPU_COMPILER_OPTIONS = {}
+            programs.GPU_COMPILER_OPTIONS = {}
         if row["grouped"]:
             conv.conv2d = grouped
         config = base_config()

@@ -303,7 +303,7 @@ def test_streamed_images_train_what_images_in_memory_do(tmp_path, monkeypatch):
     from lt_jax.data import StreamedImages, load_dataset
 
     options = {**programs.CPU_COMPILER_OPTIONS, **OPTIMISED}  # as users have it
-    monkeypatch.setattr(replicas, "CPU_COMPILER_OPTIONS", options)
+    monkeypatch.setattr(programs, "CPU_COMPILER_OPTIONS", options)
     config = tiny("plm", replicas=2, data__max_count=0)
     config.data.update(source="multi_digits", imbalance=10.0, validation_size=40)
     config.data.canvas.update(images=96, test_images=40, size=16, max_digits=2)
