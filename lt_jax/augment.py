@@ -16,6 +16,7 @@ from lt_jax import color
 from lt_jax.autoaugment import autoaugment as autoaugment_images
 from lt_jax.errors import InputError
 from lt_jax.losses._inputs import check_number
+from lt_jax.sharding import automatic
 
 
 def normalize(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> jax.Array:
@@ -66,7 +67,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
     def cut(image: jax.Array, offset: jax.Array) -> jax.Array:
         return lax.dynamic_slice(image, (offset[0], offset[1], 0), (height, width, channels))
 
-    return jax.vmap(cut)(padded, offsets)
+    return automatic(jax.vmap(cut), padded)(padded, offsets)
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -149,7 +150,8 @@ def mixup(
     dtype = images.dtype if jnp.issubdtype(images.dtype, jnp.floating) else jnp.float32
     weight = lam.astype(dtype)
     # Partners are gathered first: between devices uint8 is a quarter of the traffic.
-    first, second = images.astype(dtype), images[order].astype(dtype)
+    second = automatic(lambda all_images, of: all_images[of], images)(images, order)
+    first, second = images.astype(dtype), second.astype(dtype)
     return weight * first + (1 - weight) * second, order, lam
 
 

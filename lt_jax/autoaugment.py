@@ -21,6 +21,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from lt_jax.color import blend, check_pixels, luma, mean_of
+from lt_jax.sharding import automatic
 
 # The paper's appendix: 25 times two operations, each with a probability and a magnitude 0 to 9.
 _POLICY = (
@@ -110,7 +111,7 @@ def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
         operation = jnp.asarray(_OPERATION)[sub_policy, step]
         operation = jnp.where(applied[:, step], operation, _CODE["Identity"])
         magnitude = jnp.asarray(_MAGNITUDE)[sub_policy, step]
-        images = _apply(images, operation, magnitude, negative[:, step])
+        images = automatic(_apply, images)(images, operation, magnitude, negative[:, step])
     return images
 
 

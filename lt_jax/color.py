@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lt_jax.errors import InputError
+from lt_jax.sharding import automatic
 
 LARGEST_SIDE = 2048  # up to here sums over an image and 16.16 coordinates fit in int32
 _BRIGHTNESS, _CONTRAST = 0, 1  # and 2, saturation
@@ -67,7 +68,7 @@ def color_jitter(
     for step in range(3):
         kind = order[:, step]
         factor = jnp.take_along_axis(factors, kind[:, None], axis=1)[:, 0]
-        images = _enhance(images, kind, factor)
+        images = automatic(_enhance, images)(images, kind, factor)
     return images
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -98,6 +98,28 @@ def awaited(program: Callable[..., T], mesh: Mesh) -> Callable[..., T]:
     if mesh.size == 1 or mesh.devices.flat[0].platform != "cpu":
         return program
     return lambda *arguments: jax.block_until_ready(program(*arguments))
+
+
+def automatic(function: Callable[..., T], like: Any, as_like: Any = True) -> Callable[..., T]:
+    """A function inside which XLA decides where arrays lie, also on a mesh with explicit axes.
+
+    There JAX asks for the place of what is gathered, scattered or mapped over.
+
+    Args:
+      function: of arrays.
+      like: one of its arguments.
+      as_like: whether its results lie as that one does, or are whole on every device; or a tree
+        of the form of the results.
+
+    Returns:
+      The function itself where axes are not explicit.
+    """
+    there = jax.typeof(like).sharding
+    if AxisType.Explicit not in there.mesh.axis_types:
+        return function
+    whole = NamedSharding(there.mesh, PartitionSpec())
+    where = jax.tree.map(lambda same: there if same else whole, as_like)
+    return cast(Callable[..., T], jax.sharding.auto_axes(function, out_sharding=where))
 
 
 def split_largest(mesh: Mesh, shape: tuple[int, ...], *, first: int = 0) -> NamedSharding:

@@ -164,7 +164,7 @@ def test_four_transforms_in_one_chain(base):
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
-        (lambda: chain(base="softmax"), "base is 'softmax'; expected one of"),
+        (lambda: chain(base="softmax"), "base is 'softmax'; expected a Base, such as objectives"),
         (
             lambda: chain(objectives.focal, base=SIGMOID),
             "is not a loss transform; call its factory",

@@ -4,7 +4,7 @@ from lt_jax.data.canvas import Canvas, Composition, compose
 from lt_jax.data.dataset import Dataset, load_dataset
 from lt_jax.data.device import epoch_order, eval_order, shared_order
 from lt_jax.data.options import DEFAULTS
-from lt_jax.data.sampling import Members, draw, make_order, members_of, one_of_each
+from lt_jax.data.sampling import Members, cumulative, draw, make_order, members_of, one_of_each
 from lt_jax.data.sources import Source, load_source
 from lt_jax.data.splits import validation_counts, validation_indices
 from lt_jax.data.statistics import index_hash, pixel_statistics
@@ -19,6 +19,7 @@ __all__ = [
     "Source",
     "StreamedImages",
     "compose",
+    "cumulative",
     "draw",
     "epoch_order",
     "eval_order",

@@ -62,7 +62,8 @@ def members_of(
     if labels.ndim == 2:
         order = np.nonzero((labels * taken[:, None]).T)[1]
     else:
-        order = np.argsort(np.where(taken, labels, num_classes), kind="stable")
+        # In a small integer type the number of classes may be a class.
+        order = np.argsort(np.where(taken, labels.astype(np.int64), num_classes), kind="stable")
     return Members(*(jnp.asarray(a, jnp.int32) for a in (order, start, count)))
 
 
@@ -131,7 +132,8 @@ def make_order(
     a label never.
 
     Args:
-      sampling: ``scheme``, ``beta``, ``beta_spread`` and ``power``.
+      sampling: ``scheme``, and those of ``beta``, ``beta_spread`` and ``power`` that it has; what
+        is not there is as in `lt_jax.longtail.sampling_probabilities`.
       labels: integers ``[N]``, or multi-hot ``[N, C]``.
       num_classes: C.
       batch_size: B, at most N.
@@ -166,7 +168,7 @@ def make_order(
     members, steps = members_of(labels, num_classes), num_examples // batch_size
 
     def drawn(key: Array, epoch: Any) -> Array:
-        progress = jnp.asarray(epoch, jnp.float32) / epochs
+        progress = jnp.minimum(jnp.asarray(epoch, jnp.float32) / epochs, 1.0)
         mixed = (1.0 - progress) * first + progress * last
         flat = draw(jax.random.fold_in(key, epoch), mixed, members, steps * batch_size)
         return flat.reshape(steps, batch_size)
@@ -174,15 +176,17 @@ def make_order(
     return drawn
 
 
+_OPTIONS = {
+    "effective_number": ("beta",),
+    "class_based_effective_number": ("beta", "beta_spread"),
+    "power": ("power",),
+}
+
+
 def _from_start_to_end(sampling: Mapping[str, Any], counts: np.ndarray) -> list[np.ndarray]:
     """Class probabilities at the beginning and at the end of a run."""
-    scheme, options = sampling["scheme"], {}
+    scheme = sampling["scheme"]
     if scheme == "progressive":
         return [sampling_probabilities(counts, scheme, progress=share) for share in (0.0, 1.0)]
-    if scheme in ("effective_number", "class_based_effective_number"):
-        options["beta"] = sampling["beta"]
-    if scheme == "class_based_effective_number":
-        options["beta_spread"] = sampling["beta_spread"]
-    if scheme == "power":
-        options["power"] = sampling["power"]
+    options = {k: sampling[k] for k in _OPTIONS.get(scheme, ()) if k in sampling}
     return [sampling_probabilities(counts, scheme, **options)] * 2

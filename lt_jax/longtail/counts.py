@@ -28,6 +28,8 @@ def check_class_counts(class_counts: npt.ArrayLike, *, allow_zero: bool = True) 
       InputError: for an empty, scalar or multi-dimensional argument, for NaN, infinite, negative
         or fractional counts, for counts that are all zero, and for a zero where none is allowed.
     """
+    for value in (class_counts, *(class_counts if isinstance(class_counts, (list, tuple)) else ())):
+        check_known("class_counts", value)
     try:
         counts = np.asarray(class_counts, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -50,6 +52,16 @@ def check_class_counts(class_counts: npt.ArrayLike, *, allow_zero: bool = True) 
     if not counts.any():
         raise InputError("class_counts are all 0; expected at least one class with images")
     return counts
+
+
+def check_known(name: str, value: object) -> None:
+    """Refuses what JAX traces, of which vectors cannot be made on the host."""
+    # By name, as nothing here needs JAX.
+    if any(kind.__name__ == "Tracer" for kind in type(value).__mro__):
+        raise InputError(
+            f"{name} is traced by JAX; expected a value from outside of the function that is"
+            " compiled or mapped: a number, a tuple or a NumPy array"
+        )
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax.errors import InputError
-from lt_jax.longtail.counts import Vector, check_class_counts, is_number
+from lt_jax.longtail.counts import Vector, check_class_counts, check_known, is_number
 
 
 def check_beta(beta: float, name: str = "beta") -> float:
     """``beta`` if it lies in [0, 1), else an `InputError` that calls it by that name."""
+    check_known(name, beta)
     if not (is_number(beta) and 0.0 <= float(beta) < 1.0):
         raise InputError(f"{name} is {beta!r}; expected a number in [0, 1), such as 0.9999")
     return float(beta)
@@ -104,6 +105,7 @@ def inverse_frequency_weights(class_counts: npt.ArrayLike, power: float = 1.0) -
 
 def _finite_powers(values: Vector, power: float) -> Vector:
     """The power of each positive value; refuses one that leads out of the range of numbers."""
+    check_known("power", power)
     if not is_number(power):
         raise InputError(f"power is {power!r}; expected a finite number")
     with np.errstate(over="ignore"):
@@ -132,6 +134,7 @@ def total_examples(class_counts: Vector, num_examples: int | None) -> float:
     """
     if num_examples is None:
         return float(class_counts.sum())
+    check_known("num_examples", num_examples)
     if not (is_number(num_examples) and num_examples >= class_counts.max()):
         raise InputError(
             f"num_examples is {num_examples!r}; expected at least the largest count"
@@ -216,6 +219,7 @@ def label_distribution_margins(class_counts: npt.ArrayLike, max_margin: float = 
 
     Source: Cao et al., LDAM, NeurIPS 2019, equation 13.
     """
+    check_known("max_margin", max_margin)
     if not (is_number(max_margin) and max_margin >= 0):
         raise InputError(f"max_margin is {max_margin!r}; expected a number of at least 0")
     counts = check_class_counts(class_counts, allow_zero=False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax.typing import DTypeLike
 
 from lt_jax.errors import InputError
 from lt_jax.longtail.counts import is_number
@@ -13,11 +16,17 @@ from lt_jax.longtail.counts import is_number
 Array = jax.Array
 
 
+def promoted(dtype: jnp.dtype, least: DTypeLike) -> jnp.dtype:
+    """The dtype, or one that holds all of both, also where JAX promotes none by itself."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(dtype, least)
+
+
 def as_float(logits: Array) -> Array:
     """Logits in float32, or in float64 where they are: losses are never computed in half."""
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise InputError(f"logits have dtype {logits.dtype}; expected a floating type")
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return logits.astype(promoted(logits.dtype, jnp.float32))
 
 
 def as_targets(logits: Array, labels: Array, where: Array | None = None) -> Array:
@@ -39,9 +48,9 @@ def as_targets(logits: Array, labels: Array, where: Array | None = None) -> Arra
                 f"there are {labels.shape[0]} labels for {logits.shape[0]} rows of logits"
             )
         # In a small integer type numbers of classes may be others, also to one_hot.
-        labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+        labels = labels.astype(promoted(labels.dtype, jnp.int32))
         one_hot = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
-        fits = _are_classes(labels, logits.shape[1], where)
+        fits = are_classes(labels, logits.shape[1], where)
         return one_hot if fits is None else jnp.where(fits[:, None], one_hot, jnp.nan)
     if labels.shape != logits.shape:
         raise InputError(
@@ -50,7 +59,7 @@ def as_targets(logits: Array, labels: Array, where: Array | None = None) -> Arra
     return labels.astype(logits.dtype)
 
 
-def _are_classes(labels: Array, num_classes: int, where: Array | None) -> Array | None:
+def are_classes(labels: Array, num_classes: int, where: Array | None) -> Array | None:
     """Which rows have a label that is a class, where labels cannot be read; else all have one."""
     known = not isinstance(labels, jax.core.Tracer) and not isinstance(where, jax.core.Tracer)
     if known and labels.is_fully_addressable:
@@ -90,7 +99,7 @@ def check_entries(logits: Array, **entries: Array | float | None) -> None:
     for name, value in entries.items():
         shape = () if value is None else jnp.shape(value)
         try:
-            fits = np.broadcast_shapes(shape, logits.shape) == logits.shape
+            fits = jnp.broadcast_shapes(shape, logits.shape) == logits.shape
         except ValueError:
             fits = False
         if not fits:
@@ -135,6 +144,17 @@ def constant(vector: npt.NDArray[np.float64], logits: Array, what: str = "class_
             " class counts and a power of which weights stay finite"
         )
     return jnp.asarray(vector, logits.dtype)
+
+
+def proportional(
+    number: float,
+    vector_of: Callable[[float], npt.NDArray[np.float64]],
+    logits: Array,
+) -> Array:
+    """`constant` of a vector that is proportional to a number, which may be traced."""
+    if isinstance(number, jax.core.Tracer):
+        return number * constant(vector_of(1.0), logits)
+    return constant(vector_of(number), logits)
 
 
 def check_number(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax import longtail
+from lt_jax.longtail.counts import check_known
 from lt_jax.losses._inputs import Array, check_number, constant, is_positive, prepare
 from lt_jax.losses.cross_entropy import cross_entropy_of
 
@@ -23,6 +24,7 @@ def rare_classes(
     total = longtail.total_examples(counts, num_examples)
     if threshold is None:
         return counts * counts.size < counts.sum()
+    check_known("threshold", threshold)
     return counts / total < check_number("threshold", threshold, 0, 1)
 
 

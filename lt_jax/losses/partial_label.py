@@ -171,7 +171,7 @@ def updated_ideal_ratio(
     Source: Duarte et al., Partial Label Masking, CVPRW 2021, equations 4 to 6.
     """
     usable = (positives.sum(-1) > 0) & (negatives.sum(-1) > 0) & ~jnp.isnan(ratio)
-    count = jnp.maximum(usable.sum(), 1)
+    count = jnp.maximum(usable.sum(), 1).astype(ideal_ratio.dtype)
 
     def standardised(divergence: Array) -> Array:
         # Measured from one of them first: equal divergences (every prediction in one bin, as early

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,15 @@ import numpy.typing as npt
 
 from lt_jax import longtail
 from lt_jax.errors import InputError
-from lt_jax.losses._inputs import Array, check_number, constant, prepare, sum_of
+from lt_jax.longtail.counts import check_known
+from lt_jax.losses._inputs import (
+    Array,
+    check_number,
+    constant,
+    prepare,
+    proportional,
+    sum_of,
+)
 
 
 def asymmetric_loss(
@@ -174,6 +184,7 @@ def tolerant_bias(
     Raises:
       InputError: for bad counts; for single-label data also if a class is empty or the only one.
     """
+    check_known("kappa", kappa)
     check_number("kappa", kappa, 0.0)
     counts = _positives(class_counts, num_examples)
     total = longtail.total_examples(counts, num_examples)
@@ -245,7 +256,7 @@ def distribution_balanced_loss(
     logits, targets = prepare(logits, labels, where)
     counts = constant(rebalanced_counts(class_counts, num_examples), logits)
     weights = rebalanced_weights(targets, counts, alpha=alpha, beta=beta, mu=mu)
-    bias = constant(tolerant_bias(class_counts, num_examples, kappa), logits)
+    bias = proportional(kappa, partial(tolerant_bias, class_counts, num_examples), logits)
     return negative_tolerant_cross_entropy(
         logits, targets, bias, negative_scale=negative_scale, weights=weights, where=where
     )

@@ -6,15 +6,19 @@ balanced accuracy, and the mean accuracy of classes with many, medium and few tr
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax.typing import ArrayLike
 
 from lt_jax.errors import InputError
 from lt_jax.longtail import shot_groups
+from lt_jax.losses._inputs import are_classes, promoted
+from lt_jax.sharding import automatic
 
 Array = jax.Array
 ECE_BINS = 15
@@ -48,7 +52,12 @@ class Counts(NamedTuple):
 
 
 def count(
-    logits: Array, probabilities: Array, labels: Array, where: Array, *, bins: int = ECE_BINS
+    logits: ArrayLike,
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    where: ArrayLike | None = None,
+    *,
+    bins: int = ECE_BINS,
 ) -> Counts:
     """Counts of one batch.
 
@@ -56,23 +65,49 @@ def count(
       logits: ``[B, C]``, float; the largest is the prediction. Sigmoids of large ones are all 1 in
         float32, and a tie would go to the class of the lowest number, mostly the most frequent.
       probabilities: what they mean, ``[B, C]``, float.
-      labels: integers ``[B]``.
-      where: which rows count, bool ``[B]``: padding of the last batch does not.
+      labels: integers ``[B]``. Under `jax.jit`, where it cannot be read, one that is no class makes
+        the negative log-likelihood NaN; its row counts nowhere else.
+      where: which rows count, bool ``[B]``: padding of the last batch does not; all if None.
       bins: equal bins of confidence, the largest probability, each closed on the right.
 
     Returns:
       `Counts`.
+
+    Raises:
+      InputError: for shapes that do not fit, or a label that is no class.
     """
-    num_classes, labels = probabilities.shape[-1], labels.astype(jnp.int32)
+    logits, probabilities = jnp.asarray(logits), jnp.asarray(probabilities)
+    labels = jnp.asarray(labels)
+    rows = jnp.ones(labels.shape, bool) if where is None else jnp.asarray(where)
+    if not (logits.shape == probabilities.shape == (*labels.shape, logits.shape[-1])):
+        raise InputError(
+            f"logits, probabilities and labels have shapes {logits.shape}, {probabilities.shape}"
+            f" and {labels.shape}; expected [B, C] twice, and [B]"
+        )
+    fits = are_classes(labels, logits.shape[-1], None if where is None else rows)
+    counted = rows if fits is None else rows & fits
+    found = automatic(partial(_count, bins=bins), probabilities, as_like=False)(
+        logits, probabilities, labels.astype(jnp.int32), counted
+    )
+    if fits is None:
+        return found
+    return found._replace(nll=jnp.where((rows & ~fits).any(), jnp.nan, found.nll))
+
+
+def _count(
+    logits: Array, probabilities: Array, labels: Array, where: Array, *, bins: int
+) -> Counts:
+    num_classes = probabilities.shape[-1]
     # Sums of halves stop growing.
-    probabilities = probabilities.astype(jnp.promote_types(probabilities.dtype, jnp.float32))
+    probabilities = probabilities.astype(promoted(probabilities.dtype, jnp.float32))
     predicted = jnp.argmax(logits, axis=-1)
     confidence = jnp.max(probabilities, axis=-1)
     index = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
     in_bin = (index[:, None] == jnp.arange(bins)) & where[:, None]
     correct = (predicted == labels) & where
     own = jnp.take_along_axis(probabilities, labels[:, None], axis=-1)[:, 0]
-    above = jnp.sum(logits > jnp.take_along_axis(logits, labels[:, None], axis=-1), axis=-1)
+    # Not "above": of NaN nothing is, and its label would be among the largest.
+    other = ~(logits <= jnp.take_along_axis(logits, labels[:, None], axis=-1))
     size = num_classes if num_classes <= LARGEST_TABLE else 0  # beyond, C**2 counts fill the memory
     none, each = jnp.zeros(num_classes, jnp.int32), where.astype(jnp.int32)
     return Counts(
@@ -83,7 +118,7 @@ def count(
         bin_count=jnp.sum(in_bin, axis=0, dtype=jnp.int32),
         bin_correct=jnp.sum(in_bin & correct[:, None], axis=0, dtype=jnp.int32),
         bin_confidence=jnp.sum(jnp.where(in_bin, confidence[:, None], 0.0), axis=0),
-        top5=jnp.sum((above < 5) & where, dtype=jnp.int32),
+        top5=jnp.sum((other.sum(-1) < 5) & where, dtype=jnp.int32),
     )
 
 
@@ -189,6 +224,11 @@ def scores(counts: Counts, class_counts: npt.ArrayLike) -> dict[str, Any]:
     total, correct = np.asarray(counts.total), np.asarray(counts.correct)
     if not total.any():
         raise InputError("there are no examples to score; expected at least one")
+    if np.shape(class_counts) != total.shape:
+        raise InputError(
+            f"class_counts have shape {np.shape(class_counts)}; expected {total.shape}, one for"
+            " each class that was counted"
+        )
     per_class = np.where(total > 0, correct / np.maximum(total, 1), np.nan)
     few_classes = len(total) <= LARGEST_TABLE
     return {

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy.typing as npt
 
 from lt_jax import losses
-from lt_jax.losses._inputs import Array, check_number, constant
+from lt_jax.losses._inputs import Array, check_number, proportional
 from lt_jax.losses.reweighted import (
     check_clip,
     negative_tolerant_cross_entropy,
@@ -74,11 +74,13 @@ def negative_tolerant(
 
     Source: Wu et al., Distribution-Balanced Loss, ECCV 2020.
     """
-    vector = tolerant_bias(class_counts, num_examples, kappa)
+    bias_of = partial(tolerant_bias, class_counts, num_examples)
+    bias_of(1.0)  # bad counts are told now
+    check_number("kappa", kappa, 0.0)
     check_number("negative_scale", negative_scale, 0.0, open_low=True)
 
     def loss(logits: Array, targets: Array, **entries: Array) -> Array:
-        bias = constant(vector, jnp.asarray(logits))
+        bias = proportional(kappa, bias_of, jnp.asarray(logits))
         return negative_tolerant_cross_entropy(
             logits, targets, bias, negative_scale=negative_scale, **entries
         )

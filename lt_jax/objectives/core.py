@@ -147,10 +147,15 @@ def stateless(apply: Callable[[Array, Terms], Terms], **fields: Any) -> Transfor
 
 def _check(transforms: tuple[Transform, ...], base: Base) -> None:
     if not isinstance(base, Base):
-        raise InputError(f"base is {base!r}; expected one of lt_jax.objectives.BASES")
+        raise InputError(
+            f"base is {base!r}; expected a Base, such as objectives.softmax_cross_entropy or"
+            " objectives.asymmetric()"
+        )
     for t in transforms:
         if not isinstance(t, Transform):
             raise InputError(f"{t!r} is not a loss transform; call its factory with class counts")
+        if t.stage not in STAGES:
+            raise InputError(f"{t.name} has stage {t.stage!r}; expected one of {', '.join(STAGES)}")
     names = [t.name for t in transforms]
     for name in names:
         if names.count(name) > 1:
@@ -164,6 +169,13 @@ def _check(transforms: tuple[Transform, ...], base: Base) -> None:
         for other, reason in t.refuses:
             if other in (*names, base.name):
                 raise InputError(f"{t.name} does not combine with {other}: {reason}")
+
+
+def _check_state(state: State, transforms: tuple[Transform, ...]) -> None:
+    if not isinstance(state, (tuple, list)) or len(state) != len(transforms):
+        raise InputError(
+            f"state is {state!r}; expected that of the objective's init(), or of its last call"
+        )
 
 
 def _only_single_label(transforms: tuple[Transform, ...], base: Base) -> str:
@@ -210,6 +222,7 @@ def chain(*transforms: Transform, base: Base) -> Objective:
     def apply(
         state: State, key: Array, logits: Array, labels: Array, where: Array | None = None
     ) -> tuple[Array, State]:
+        _check_state(state, ordered)
         single_label = jnp.ndim(labels) == 1
         z, targets = prepare(logits, labels, where)
         terms = Terms(

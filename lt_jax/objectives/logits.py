@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy.typing as npt
 
 from lt_jax import longtail
 from lt_jax.losses import margins, priors
-from lt_jax.losses._inputs import Array, check_number, constant
+from lt_jax.losses._inputs import Array, check_number, constant, proportional
 from lt_jax.objectives.core import Terms, Transform, stateless
 
 _EXCLUSIVE = (
@@ -98,11 +100,13 @@ def label_distribution_margin(
 
     Source: Cao et al., NeurIPS 2019; see `lt_jax.losses.ldam_loss`.
     """
-    vector = longtail.label_distribution_margins(class_counts, max_margin)
+    margins = partial(longtail.label_distribution_margins, class_counts)
+    margins(1.0)  # bad counts are told now
+    check_number("max_margin", max_margin, 0.0)
     check_number("scale", scale, 0.0, open_low=True)
 
     def apply(key: Array, terms: Terms) -> Terms:
-        margin = constant(vector, terms.logits) * terms.targets
+        margin = proportional(max_margin, margins, terms.logits) * terms.targets
         return terms._replace(logits=scale * (terms.logits - margin))
 
     return stateless(

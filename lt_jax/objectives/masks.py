@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpy.typing as npt
 
 from lt_jax.losses import equalization as eql
@@ -111,7 +112,7 @@ def partial_label_mask(
     bins = int(bins)
 
     def start_ratio() -> Array:
-        return jnp.nan_to_num(jnp.asarray(data_ratio, jnp.result_type(float)), nan=1.0)
+        return jnp.asarray(np.nan_to_num(data_ratio, nan=1.0), jnp.result_type(float))
 
     def init() -> PartialLabelState:
         # Four arrays, not one four times: the buffers of a state are donated to the step.

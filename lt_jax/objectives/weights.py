@@ -37,7 +37,8 @@ def _mean_weight(weights: Array, terms: Terms) -> Array:
     own = jnp.broadcast_to(weights, terms.targets.shape)
     own = (terms.targets * own).sum(-1) if terms.competing else own.mean(-1)
     total = jnp.where(terms.where, own, 0.0).sum()
-    return jnp.where(total > 0, total / jnp.maximum(terms.where.sum(), 1), 1.0)
+    count = jnp.maximum(terms.where.sum(), 1).astype(total.dtype)
+    return jnp.where(total > 0, total / count, 1.0)
 
 
 def class_balanced(
