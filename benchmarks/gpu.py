@@ -7,7 +7,7 @@ loss, backward, update. Each row is a process of its own; all compile at once, t
 in turn, round after round, so that what slows the machine slows all of them. A row that is not
 compiled within ``--patience`` seconds is left out and told so. Then both stages of GCL (200 + 30
 epochs) are trained on ``--data``, an .npz for ``arrays:``, twice: the second run finds its programs
-compiled.
+compiled. ``--only=none`` trains GCL alone. What has been measured is written as it comes.
 
 Needs PyTorch with CUDA beside lt_jax.
 """
@@ -26,7 +26,9 @@ from pathlib import Path
 
 from absl import app, flags
 
-ONLY = flags.DEFINE_string("only", "", "Names of rows, separated by semicolons; all if empty.")
+ONLY = flags.DEFINE_string(
+    "only", "", "Names of rows, separated by semicolons, or none; all if empty."
+)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each row is timed.")
 SECONDS = flags.DEFINE_float("seconds", 0.5, "How long each time.")
 PATIENCE = flags.DEFINE_float("patience", 600.0, "Seconds that compiling may take.")
@@ -138,8 +140,11 @@ class Worker:
 
     def ask(self, **question):
         """Asks, and waits for the answer."""
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+        except OSError:  # it has ended, which its last answer tells
+            return self.answer(1)
         return self.answer(60)
 
     def stop(self):
@@ -148,14 +153,20 @@ class Worker:
         self.process.wait()
 
 
-def race(rows):
-    """What is known of every row: images a second, to be compiled, and where the time goes."""
+def race(rows, found, save):
+    """Notes of every row: images a second, to be compiled, and where the time goes.
+
+    Args:
+      rows: by name.
+      found: what is known of each, to be filled.
+      save: called when there is more of it.
+    """
     begun = time.monotonic()
     workers = {name: Worker(row) for name, row in rows.items()}
-    found = {}
     for name, worker in workers.items():
         found[name] = worker.answer(PATIENCE.value - (time.monotonic() - begun))
         tell(f"{time.monotonic() - begun:4.0f} s  {name}: {found[name]}")
+    save()
     rates = {name: [] for name in rows}
     for _ in range(ROUNDS.value):
         for name, worker in workers.items():
@@ -163,20 +174,21 @@ def race(rows):
                 answer = worker.ask(seconds=SECONDS.value)
                 found[name] |= {k: v for k, v in answer.items() if k == "error"}
                 rates[name] += [answer["images_per_second"]] if "error" not in answer else []
-    for name, measured in rates.items():
-        if measured:
-            found[name] |= {
-                "images_per_second": statistics.median(measured),
-                "range": [min(measured), max(measured)],
-            }
-            tell(f"{found[name]['images_per_second']:10,.0f} images/s  {name}")
+        for name, measured in rates.items():
+            if measured:
+                middle, ends = statistics.median(measured), [min(measured), max(measured)]
+                found[name] |= {"images_per_second": middle, "range": ends}
+        save()
+    for name, row in found.items():
+        if "images_per_second" in row:
+            tell(f"{row['images_per_second']:10,.0f} images/s  {name}")
     for name in PROFILED:
-        if "images_per_second" in found.get(name, {}):
+        if "images_per_second" in found.get(name, {}) and "error" not in found[name]:
             found[name]["profile"] = workers[name].ask(profile=True)
             tell(f"{name}: {found[name]['profile']}")
+            save()
     for worker in workers.values():
         worker.stop()
-    return found
 
 
 def tell(text):
@@ -213,7 +225,7 @@ def gcl(cache, name):
       cache: folder of compiled programs; the first run fills it.
       name: of the run's folder.
     """
-    folder = Path(OUT.value).absolute().parent / name
+    folder = Path(tempfile.mkdtemp(), name)  # a new one: what has finished would take no time
     command = [
         sys.executable, "launch/train.py", "--config=configs/cifar_lt.py:cifar10,100,gcl",
         f"--config.data.source=arrays:{Path(DATA.value).absolute()}", "--config.data.imbalance=0",
@@ -229,12 +241,19 @@ def gcl(cache, name):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     process = subprocess.Popen(command, cwd=HERE.parent, env=environment)
+    stopped = False
     try:
         process.wait(LIMIT.value)
     except subprocess.TimeoutExpired:
+        stopped = True
         process.send_signal(signal.SIGTERM)
         process.wait()
-    result = {"command": command[1:], "seconds": time.monotonic() - start}
+    seconds, status = time.monotonic() - start, process.returncode
+    result = {"command": command[1:], "seconds": seconds, "status": status, "stopped": stopped}
+    if status or stopped:
+        result["error"] = (
+            f"ended with status {status}{', stopped' if stopped else ''}: no run of GCL"
+        )
     for stage in ("stage1", "stage2"):
         path = folder / stage / "metrics.jsonl"
         if path.exists():
@@ -251,20 +270,22 @@ def main(argv):
     from lt_jax import environment
 
     names = [name.strip() for name in ONLY.value.split(";") if name.strip()] or list(ROWS)
-    rows = {name: ROWS[name] for name in names}
-    found = race(rows)
-    report = {
-        "rows": found,
-        "resnet32_over_pytorch": ratios(found, "resnet32"),
-        "resnet50_over_pytorch": ratios(found, "resnet50"),
-    }
+    rows = {name: ROWS[name] for name in names if name != "none"}
+    report = {"rows": {}}
     path = Path(OUT.value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
+
+    def save():
+        for network in BATCH:
+            report[f"{network}_over_pytorch"] = ratios(report["rows"], network)
+        path.write_text(json.dumps(report, indent=1) + "\n")
+
+    race(rows, report["rows"], save)
     if DATA.value:
         with tempfile.TemporaryDirectory() as cache:
-            report["gcl"] = gcl(cache, "gcl_cifar10_lt100")
-            report["gcl, compiled before"] = gcl(cache, "gcl_cifar10_lt100_again")
+            for name in ("gcl", "gcl, compiled before"):
+                report[name] = gcl(cache, "gcl_cifar10_lt100")
+                save()
     path.write_text(json.dumps({**environment.stamp(), **report}, indent=1) + "\n")
     tell(json.dumps({k: v for k, v in report.items() if k != "rows"})[:1500])
 
