@@ -40,7 +40,7 @@ def normalize(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> jax.Array:
     return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
-def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
+def random_crop(key: jax.Array, images: ArrayLike, padding: int) -> jax.Array:
     """Pads with zeros on every side and cuts each image out again at a random place.
 
     Args:
@@ -58,6 +58,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
       >>> random_crop(jax.random.key(0), jnp.ones((2, 8, 8, 3)), 1).shape
       (2, 8, 8, 3)
     """
+    images = jnp.asarray(images)
     batch, height, width, channels = _shape(images)
     if padding < 0:
         raise InputError(f"crop padding is {padding!r}; expected 0 or more pixels")
@@ -70,7 +71,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
     return automatic(jax.vmap(cut), padded)(padded, offsets)
 
 
-def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+def random_flip(key: jax.Array, images: ArrayLike) -> jax.Array:
     """Mirrors each image left to right with probability 1/2.
 
     Args:
@@ -83,11 +84,12 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     Raises:
       InputError: for images of another rank.
     """
+    images = jnp.asarray(images)
     flip = jax.random.bernoulli(key, 0.5, (_shape(images)[0], 1, 1, 1))
     return jnp.where(flip, images[:, :, ::-1], images)
 
 
-def cutout(key: jax.Array, images: jax.Array, size: int, *, fill: ArrayLike = 0) -> jax.Array:
+def cutout(key: jax.Array, images: ArrayLike, size: int, *, fill: ArrayLike = 0) -> jax.Array:
     """Blanks a square around a random pixel of each image; what sticks out is clipped.
 
     Args:
@@ -106,6 +108,7 @@ def cutout(key: jax.Array, images: jax.Array, size: int, *, fill: ArrayLike = 0)
     Source: DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with
     Cutout", 2017.
     """
+    images = jnp.asarray(images)
     batch, height, width, _ = _shape(images)
     if size < 0:
         raise InputError(f"cutout size is {size!r}; expected 0 or more pixels")
@@ -119,7 +122,7 @@ def cutout(key: jax.Array, images: jax.Array, size: int, *, fill: ArrayLike = 0)
 
 
 def mixup(
-    key: jax.Array, images: jax.Array, alpha: float
+    key: jax.Array, images: ArrayLike, alpha: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     r"""Mixes each image with another one of the batch, all with the same weight.
 
@@ -157,7 +160,7 @@ def mixup(
 
 def augment(
     key: jax.Array,
-    images: jax.Array,
+    images: ArrayLike,
     *,
     crop_padding: int = 0,
     flip: bool = False,
@@ -192,6 +195,7 @@ def augment(
       dtype('uint8')
     """
     crop_key, flip_key, cutout_key = jax.random.split(key, 3)
+    images = jnp.asarray(images)
     _shape(images)
     if crop_padding:
         images = random_crop(crop_key, images, crop_padding)

@@ -66,7 +66,7 @@ _KEPT_BITS = np.array([256 - 2 ** (8 - round(8 - 4 * m / 9)) for m in range(10)]
 _FILL = 128
 
 
-def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
+def autoaugment(key: jax.Array, images: ArrayLike) -> jax.Array:
     r"""Changes each image by one of the 25 sub-policies that AutoAugment found for CIFAR-10.
 
     .. math:: o_2^{b_2}(o_1^{b_1}(x)), \quad (o_1, p_1, o_2, p_2) \sim U(25), \quad
@@ -106,6 +106,7 @@ def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
 
     Source: Cubuk et al., "AutoAugment: Learning Augmentation Strategies from Data", CVPR 2019.
     """
+    images = jnp.asarray(images)
     sub_policy, applied, negative = _draw(key, check_pixels(images))
     for step in range(2):
         operation = jnp.asarray(_OPERATION)[sub_policy, step]

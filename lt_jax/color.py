@@ -11,6 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from lt_jax.errors import InputError
 from lt_jax.sharding import automatic
@@ -20,7 +21,7 @@ _BRIGHTNESS, _CONTRAST = 0, 1  # and 2, saturation
 
 
 def color_jitter(
-    key: jax.Array, images: jax.Array, *, brightness: float, contrast: float, saturation: float
+    key: jax.Array, images: ArrayLike, *, brightness: float, contrast: float, saturation: float
 ) -> jax.Array:
     r"""Changes brightness, contrast and saturation of each image, in an order drawn for it.
 
@@ -54,6 +55,7 @@ def color_jitter(
     Source: Howard, "Some Improvements on Deep Convolutional Neural Network Based Image
     Classification", 2013.
     """
+    images = jnp.asarray(images)
     batch = check_pixels(images)
     strengths = (brightness, contrast, saturation)
     for strength in strengths:

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from every_loss import COUNTS, LOSSES
 from every_method import KEY, active_state, objective_of
+from flax import nnx
 from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from lt_jax import augment, data, losses, metrics, objectives, sharding
+from lt_jax import augment, data, longtail, losses, metrics, objectives, sharding
 from lt_jax.autoaugment import autoaugment
 from lt_jax.color import color_jitter
 from lt_jax.errors import InputError
+from lt_jax.models import create_model
 from lt_jax.objectives import METHODS
 from lt_jax.objectives.core import stateless
 
@@ -252,3 +254,59 @@ def test_an_unknown_stage_is_refused():
     own = stateless(lambda key, terms: terms, name="own", stage="logit")
     with pytest.raises(InputError, match=r"own has stage 'logit'; expected one of .*logits"):
         objectives.chain(own, base=LINEAR)
+
+
+# Numbers by themselves
+
+
+def test_shares_of_labels_are_not_counted_as_none():
+    """Smoothed or mixed labels, cut off to integers, would be no positives at all."""
+    with pytest.raises(InputError, match=r"labels hold 0\.9; expected multi-hot ones, 0 or 1"):
+        longtail.count_classes([[0.9, 0.1], [0.1, 0.9]], 2)
+    assert longtail.count_classes(np.float32([[1, 0], [1, 1]]), 2).tolist() == [2, 1]
+
+
+def test_a_threshold_below_infinite_logits_is_no_nan():
+    found = metrics.tune_thresholds([[np.inf, np.inf], [np.inf, 3.0]], [[1, 1], [1, 0]])
+    assert found.tolist() == [-np.inf, 3.0]  # what is above is a positive
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(InputError, match="seed is -1; expected a whole number of at least 0"):
+        longtail.multi_label_indices([[1, 0], [0, 1]], [1, 1], seed=-1)
+
+
+def test_a_transformer_takes_an_empty_batch():
+    shape = {"image_shape": (32, 32, 3), "num_classes": 3}
+    model = create_model("vit_tiny16", **shape, rngs=nnx.Rngs(0))
+    assert model(jnp.zeros((0, 32, 32, 3)), train=False).shape == (0, 3)
+
+
+def test_arrays_of_numpy_are_of_the_right_type(tmp_path):
+    """For a type checker in strict mode; at run time they always were."""
+    code = tmp_path / "program.py"
+    code.write_text(PROGRAM)
+    exec(compile(PROGRAM, str(code), "exec"), {})
+    options = ["--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path / "cache")]
+    api = pytest.importorskip("mypy.api")
+    output, errors, status = api.run([*options, str(code)])
+    assert (status, errors) == (0, ""), output
+
+
+PROGRAM = """
+import jax
+import numpy as np
+
+from lt_jax import augment, losses, metrics, objectives
+
+z, y, where = np.zeros((8, 3), np.float32), np.zeros(8, np.int32), np.ones(8, bool)
+key = jax.random.key(0)
+loss: jax.Array = losses.softmax_cross_entropy(z, y, weights=np.ones((8, 3)), where=where)
+loss = losses.gaussian_clouded_cross_entropy(z, y, [3, 2, 1], key=key, where=where)
+objective = objectives.chain(objectives.focal(), base=objectives.softmax_cross_entropy)
+loss, state = objective.apply(objective.init(), key, z, y, where)
+loss, state = objectives.mixed_loss(objective, state, key, z, np.zeros(16, np.int32), 0.5)
+counts: metrics.Counts = metrics.count(z, objective.probabilities(z), y, where)
+several: metrics.MultiLabelCounts = metrics.multi_label_count(z, z, np.zeros((8, 3)), where)
+images: jax.Array = augment.random_crop(key, np.zeros((2, 8, 8, 3), np.uint8), 1)
+"""

@@ -187,6 +187,12 @@ def check_whole(name: str, value: object, least: int) -> int:
     return int(value)
 
 
+def check_seed(seed: object) -> None:
+    """Refuses what NumPy cannot start a generator from."""
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise InputError(f"seed is {seed!r}; expected a whole number of at least 0")
+
+
 def class_members(labels: npt.NDArray[Any], num_classes: int) -> list[npt.NDArray[np.int64]]:
     """Sorted indices of the examples of each class.
 
@@ -231,8 +237,7 @@ def long_tailed_indices(
       array([0, 1, 2])
     """
     wanted = check_class_counts(counts).astype(np.int64)
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise InputError(f"seed is {seed!r}; expected a whole number of at least 0")
+    check_seed(seed)
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax.errors import InputError
-from lt_jax.longtail.counts import check_class_counts
+from lt_jax.longtail.counts import check_class_counts, check_seed
 
 
 def count_classes(labels: npt.ArrayLike, num_classes: int) -> npt.NDArray[np.int64]:
@@ -20,7 +20,7 @@ def count_classes(labels: npt.ArrayLike, num_classes: int) -> npt.NDArray[np.int
       Counts, int64 ``[C]``; of multi-hot labels the positives of each class.
 
     Raises:
-      InputError: for a label that is no class, or another number of columns.
+      InputError: for a label that is no class, shares of labels, or another number of columns.
 
     Example:
       >>> count_classes([2, 0, 2], 3), count_classes([[1, 0], [1, 1], [0, 0]], 2)
@@ -33,6 +33,9 @@ def count_classes(labels: npt.ArrayLike, num_classes: int) -> npt.NDArray[np.int
                 f"labels have shape {labels.shape}; expected one column for each of the"
                 f" {num_classes} classes"
             )
+        if not np.issubdtype(labels.dtype, np.integer) and not np.isin(labels, (0, 1)).all():
+            wrong = labels[~np.isin(labels, (0, 1))][0]
+            raise InputError(f"labels hold {wrong}; expected multi-hot ones, 0 or 1")
         return labels.sum(axis=0, dtype=np.int64)
     labels = labels.astype(np.int64)
     wrong = labels[(labels < 0) | (labels >= num_classes)]
@@ -68,6 +71,7 @@ def multi_label_indices(
       array([0, 1])
     """
     wanted = check_class_counts(counts).astype(np.int64)
+    check_seed(seed)
     labels = np.asarray(labels).astype(np.uint8)
     if labels.ndim != 2 or labels.shape[1] != wanted.size:
         raise InputError(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lt_jax.errors import InputError
 from lt_jax.longtail.counts import is_number
@@ -75,7 +75,9 @@ def are_classes(labels: Array, num_classes: int, where: Array | None) -> Array |
     return fits if where is None else fits | ~where
 
 
-def prepare(logits: Array, labels: Array, where: Array | None = None) -> tuple[Array, Array]:
+def prepare(
+    logits: ArrayLike, labels: ArrayLike, where: ArrayLike | None = None
+) -> tuple[Array, Array]:
     """Float logits and targets, both ``[B, C]``; rows outside ``where`` get logits of 0.
 
     Replacing the logits, and not only the loss, keeps whatever padding rows hold (infinities, say)
@@ -94,7 +96,7 @@ def prepare(logits: Array, labels: Array, where: Array | None = None) -> tuple[A
     return jnp.where(where[:, None], logits, 0.0), as_targets(logits, labels, where)
 
 
-def check_entries(logits: Array, **entries: Array | float | None) -> None:
+def check_entries(logits: Array, **entries: ArrayLike | None) -> None:
     """Refuses weights and masks of entries, by name, that do not broadcast to the logits."""
     for name, value in entries.items():
         shape = () if value is None else jnp.shape(value)
@@ -109,13 +111,13 @@ def check_entries(logits: Array, **entries: Array | float | None) -> None:
             )
 
 
-def zero_outside(loss: Array, where: Array | None) -> Array:
+def zero_outside(loss: Array, where: ArrayLike | None) -> Array:
     """The loss ``[B]``, 0 where ``where`` is false."""
     return loss if where is None else jnp.where(jnp.asarray(where), loss, 0.0)
 
 
 def sum_of(
-    entries: Array, weights: Array | float, keep: Array | None, where: Array | None
+    entries: Array, weights: ArrayLike, keep: ArrayLike | None, where: ArrayLike | None
 ) -> Array:
     """Weighted sum of the entries that count, ``[B]``; 0 where ``where`` is false."""
     check_entries(entries, weights=weights, keep=keep)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax.typing import ArrayLike
 
 from lt_jax import longtail
 from lt_jax.losses._inputs import Array, constant, prepare
@@ -48,12 +49,12 @@ def _weights(logits: Array, class_counts: npt.ArrayLike, beta: float) -> Array:
 
 
 def class_balanced_softmax_cross_entropy(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     class_counts: npt.ArrayLike,
     *,
     beta: float = 0.9999,
-    where: Array | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Softmax cross-entropy, weighted by the inverse effective number of the label's class.
 
@@ -86,12 +87,12 @@ def class_balanced_softmax_cross_entropy(
 
 
 def class_balanced_sigmoid_cross_entropy(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     class_counts: npt.ArrayLike,
     *,
     beta: float = 0.9999,
-    where: Array | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Sigmoid cross-entropy, weighted by the inverse effective number.
 
@@ -125,13 +126,13 @@ def class_balanced_sigmoid_cross_entropy(
 
 
 def class_balanced_focal_loss(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     class_counts: npt.ArrayLike,
     *,
     beta: float = 0.9999,
     gamma: float | None = 1.0,
-    where: Array | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Sigmoid focal loss, weighted by the inverse effective number.
 

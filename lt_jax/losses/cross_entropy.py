@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from lt_jax.errors import InputError
 from lt_jax.losses._inputs import (
@@ -20,12 +21,12 @@ from lt_jax.losses._inputs import (
 
 
 def softmax_cross_entropy(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
-    weights: Array | float = 1.0,
-    keep: Array | None = None,
-    where: Array | None = None,
+    weights: ArrayLike = 1.0,
+    keep: ArrayLike | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Softmax cross-entropy with a weight and a mask for every entry.
 
@@ -56,13 +57,14 @@ def softmax_cross_entropy(
     if keep is None:
         log_p = jax.nn.log_softmax(logits)
     else:
+        keep = jnp.asarray(keep)
         competing = keep | is_positive(targets)
         log_p = jax.nn.log_softmax(jnp.where(competing, logits, -jnp.inf))
         log_p = jnp.where(competing & keep, log_p, 0.0)
     return zero_outside(-jnp.sum(target_entries(log_p, targets, weights), axis=-1), where)
 
 
-def target_entries(log_p: Array, targets: Array, weights: Array | float = 1.0) -> Array:
+def target_entries(log_p: Array, targets: Array, weights: ArrayLike = 1.0) -> Array:
     """``weights * targets * log_p``, 0 with a gradient of 0 where there is no target.
 
     A class that a mask of the caller's has put at minus infinity is no target: neither its entry
@@ -73,12 +75,12 @@ def target_entries(log_p: Array, targets: Array, weights: Array | float = 1.0) -
 
 
 def sigmoid_cross_entropy(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
-    weights: Array | float = 1.0,
-    keep: Array | None = None,
-    where: Array | None = None,
+    weights: ArrayLike = 1.0,
+    keep: ArrayLike | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Sum over the classes of binary cross-entropies, with a weight and a mask for every entry.
 
@@ -162,13 +164,13 @@ def sigmoid_focal_modulation(logits: Array, targets: Array, gamma: float) -> Arr
 
 
 def softmax_focal_loss(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
     gamma: float = 1.0,
     differentiate_modulator: bool = True,
-    weights: Array | float = 1.0,
-    where: Array | None = None,
+    weights: ArrayLike = 1.0,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Softmax cross-entropy that counts well-classified examples less.
 
@@ -202,12 +204,12 @@ def softmax_focal_loss(
 
 
 def sigmoid_focal_loss(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
     gamma: float = 1.0,
-    weights: Array | float = 1.0,
-    where: Array | None = None,
+    weights: ArrayLike = 1.0,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Sum over the classes of focal binary cross-entropies.
 

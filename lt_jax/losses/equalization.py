@@ -7,6 +7,7 @@ from typing import Literal
 import jax
 import numpy as np
 import numpy.typing as npt
+from jax.typing import ArrayLike
 
 from lt_jax import longtail
 from lt_jax.longtail.counts import check_known
@@ -45,8 +46,8 @@ def equalization_keep(key: Array, targets: Array, rare: Array, probability: floa
 
 
 def equalization_loss(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     class_counts: npt.ArrayLike,
     *,
     key: Array,
@@ -54,7 +55,7 @@ def equalization_loss(
     threshold: float | None = None,
     probability: float = 0.9,
     base: Literal["softmax", "sigmoid"] = "softmax",
-    where: Array | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Cross-entropy in which rare classes are not pushed down by the others' examples.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lt_jax import longtail
 from lt_jax.losses._inputs import Array, check_number, constant, prepare
@@ -112,8 +112,8 @@ def check_cloud(noise: float, margin: float, scale: float) -> None:
 
 
 def gaussian_clouded_cross_entropy(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     class_counts: npt.ArrayLike,
     *,
     key: Array,
@@ -121,7 +121,7 @@ def gaussian_clouded_cross_entropy(
     margin: float = 0.0,
     scale: float = 30.0,
     angular: bool = False,
-    where: Array | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Softmax cross-entropy of Gaussian-clouded cosine logits (GCL, stage 1).
 
@@ -167,13 +167,13 @@ def gaussian_clouded_cross_entropy(
 
 
 def ldam_loss(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     class_counts: npt.ArrayLike,
     *,
     max_margin: float = 0.5,
     scale: float = 30.0,
-    where: Array | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Softmax cross-entropy with a margin that is larger for rarer classes.
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax.typing import ArrayLike
 
 from lt_jax import longtail
 from lt_jax.errors import InputError
@@ -190,14 +191,14 @@ def updated_ideal_ratio(
 
 
 def partial_label_masked_cross_entropy(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     ratio: npt.ArrayLike,
     ideal_ratio: npt.ArrayLike,
     *,
     key: Array,
     base: Literal["sigmoid", "softmax"] = "sigmoid",
-    where: Array | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Cross-entropy with labels left out at random until their ratio is the ideal one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy.typing as npt
+from jax.typing import ArrayLike
 
 from lt_jax import longtail
 from lt_jax.losses._inputs import Array, constant, prepare
@@ -23,13 +24,13 @@ def positive_entry_weights(weights: Array, targets: Array) -> Array:
 
 
 def weighted_sigmoid_cross_entropy(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     class_counts: npt.ArrayLike,
     *,
     num_examples: int | None = None,
     power: float = 1.0,
-    where: Array | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Sigmoid cross-entropy whose positives weigh as much as the negatives of their class.
 

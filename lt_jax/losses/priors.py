@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax.typing import ArrayLike
 
 from lt_jax import longtail
 from lt_jax.losses._inputs import Array, check_number, constant, prepare
@@ -13,12 +14,12 @@ from lt_jax.losses.cross_entropy import softmax_cross_entropy, target_entries
 
 
 def logit_adjusted_cross_entropy(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     class_counts: npt.ArrayLike,
     *,
     tau: float = 1.0,
-    where: Array | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Softmax cross-entropy of logits to which the class priors are added.
 
@@ -49,7 +50,11 @@ def logit_adjusted_cross_entropy(
 
 
 def balanced_softmax_cross_entropy(
-    logits: Array, labels: Array, class_counts: npt.ArrayLike, *, where: Array | None = None
+    logits: ArrayLike,
+    labels: ArrayLike,
+    class_counts: npt.ArrayLike,
+    *,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Softmax cross-entropy under the training prior: logit adjustment with tau = 1.
 
@@ -115,13 +120,13 @@ def seesaw_logits(
 
 
 def seesaw_loss(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     class_counts: npt.ArrayLike,
     *,
     mitigation: float = 0.8,
     compensation: float = 2.0,
-    where: Array | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Softmax cross-entropy that balances the gradients of frequent and rare classes.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax.typing import ArrayLike
 
 from lt_jax import longtail
 from lt_jax.errors import InputError
@@ -23,15 +24,15 @@ from lt_jax.losses._inputs import (
 
 
 def asymmetric_loss(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
     gamma_positive: float = 1.0,
     gamma_negative: float = 4.0,
     clip: float = 0.05,
-    weights: Array | float = 1.0,
-    keep: Array | None = None,
-    where: Array | None = None,
+    weights: ArrayLike = 1.0,
+    keep: ArrayLike | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Sigmoid loss that focuses negatives harder than positives and drops the easiest ones.
 
@@ -137,14 +138,14 @@ def check_rebalancing(alpha: float, beta: float, mu: float) -> None:
 
 
 def negative_tolerant_cross_entropy(
-    logits: Array,
-    labels: Array,
-    bias: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    bias: ArrayLike,
     *,
     negative_scale: float = 2.0,
-    weights: Array | float = 1.0,
-    keep: Array | None = None,
-    where: Array | None = None,
+    weights: ArrayLike = 1.0,
+    keep: ArrayLike | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Sigmoid cross-entropy that stops pushing negatives down once they are low enough.
 
@@ -211,8 +212,8 @@ def rebalanced_counts(
 
 
 def distribution_balanced_loss(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     class_counts: npt.ArrayLike,
     *,
     num_examples: int | None = None,
@@ -221,7 +222,7 @@ def distribution_balanced_loss(
     mu: float = 0.2,
     kappa: float = 0.05,
     negative_scale: float = 2.0,
-    where: Array | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     """Re-balanced weights on the negative-tolerant sigmoid loss, for multi-label data.
 

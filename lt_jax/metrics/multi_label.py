@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 Array = jax.Array
 BINS = 10
@@ -51,10 +52,10 @@ class MultiLabelCounts(NamedTuple):
 
 
 def multi_label_count(
-    logits: Array,
-    probabilities: Array,
-    labels: Array,
-    where: Array,
+    logits: ArrayLike,
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    where: ArrayLike | None = None,
     *,
     threshold: float = 0.5,
     bins: int = BINS,
@@ -66,13 +67,16 @@ def multi_label_count(
         float32.
       probabilities: what they mean, ``[B, C]``, float.
       labels: multi-hot ``[B, C]``.
-      where: which rows count, bool ``[B]``: padding of the last batch does not.
+      where: which rows count, bool ``[B]``: padding of the last batch does not; all if None.
       threshold: a positive is predicted where the probability is above it.
       bins: equal bins of [0, 1]; the last one holds 1.
 
     Returns:
       `MultiLabelCounts`.
     """
+    logits, probabilities = jnp.asarray(logits), jnp.asarray(probabilities)
+    labels = jnp.asarray(labels)
+    where = jnp.ones(labels.shape[:1], bool) if where is None else jnp.asarray(where)
     # Sums of halves stop growing.
     probabilities = probabilities.astype(jnp.promote_types(probabilities.dtype, jnp.float32))
     rows = where[:, None]

@@ -58,4 +58,5 @@ def _best_threshold(scores: Vector, positive: npt.NDArray[np.bool_]) -> float:
     k = np.flatnonzero(np.append(ranked[:-1] > ranked[1:], True)) + 1
     f1 = 2.0 * hits[k - 1] / (k + positive.sum())
     best = k[np.argmax(f1)]
-    return float((ranked[best - 1] + (ranked[best] if best < len(ranked) else -np.inf)) / 2.0)
+    last, next_one = ranked[best - 1], ranked[best] if best < len(ranked) else -np.inf
+    return float(next_one if last == np.inf else (last + next_one) / 2.0)  # nothing is above inf

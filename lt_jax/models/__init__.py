@@ -3,7 +3,7 @@
 Every network maps float images ``[B, H, W, C]`` (the MLP: feature vectors ``[B, D]``) to float32
 logits by ``model(images, train=...)``, to the float32 features before its head by
 ``model.features(images, train=...)``, and keeps the head as ``model.head``. How many features
-there are is ``num_features`` of its class.
+there are is ``num_features`` of its class; None if as many as of its inputs.
 """
 
 from collections.abc import Callable, Sequence

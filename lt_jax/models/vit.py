@@ -126,7 +126,8 @@ class VisionTransformer(nnx.Module):
         first = self.class_token[...] + self.class_position[...]
         batch, width = images.shape[0], self.num_features
         first = jnp.broadcast_to(first, (batch, 1, width))
-        tokens = jnp.concatenate([first, patches.reshape(batch, -1, width)], axis=1)
+        rows, columns = patches.shape[1:3]
+        tokens = jnp.concatenate([first, patches.reshape(batch, rows * columns, width)], axis=1)
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens[:, 0])

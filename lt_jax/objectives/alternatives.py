@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from lt_jax.errors import InputError
 from lt_jax.objectives.core import Objective, Report
@@ -53,7 +54,11 @@ def alternatives(objectives: Sequence[Objective]) -> tuple[Objective, tuple[Any,
     _check_alike(objectives)
 
     def apply(
-        state: Alternative, key: Array, logits: Array, labels: Array, where: Array | None = None
+        state: Alternative,
+        key: Array,
+        logits: ArrayLike,
+        labels: ArrayLike,
+        where: ArrayLike | None = None,
     ) -> tuple[Array, Alternative]:
         loss, inner = jax.lax.switch(
             state.number,

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from lt_jax.errors import InputError
 from lt_jax.losses._inputs import as_float, prepare, zero_outside
@@ -104,7 +105,12 @@ class Apply(Protocol):
     """Signature of `Objective.apply`."""
 
     def __call__(
-        self, state: State, key: Array, logits: Array, labels: Array, where: Array | None = None
+        self,
+        state: State,
+        key: Array,
+        logits: ArrayLike,
+        labels: ArrayLike,
+        where: ArrayLike | None = None,
     ) -> tuple[Array, State]:
         """Loss of each example, ``[B]``, and the new state."""
         ...
@@ -130,7 +136,7 @@ class Objective(NamedTuple):
 
     init: Callable[[], State]
     apply: Apply
-    probabilities: Callable[[Array], Array]
+    probabilities: Callable[[ArrayLike], Array]
     scale: float
     wants_cosines: bool
     competing: bool
@@ -220,7 +226,11 @@ def chain(*transforms: Transform, base: Base) -> Objective:
         scale = scale * t.scale
 
     def apply(
-        state: State, key: Array, logits: Array, labels: Array, where: Array | None = None
+        state: State,
+        key: Array,
+        logits: ArrayLike,
+        labels: ArrayLike,
+        where: ArrayLike | None = None,
     ) -> tuple[Array, State]:
         _check_state(state, ordered)
         single_label = jnp.ndim(labels) == 1
@@ -252,7 +262,7 @@ def chain(*transforms: Transform, base: Base) -> Objective:
     return Objective(
         init=lambda: tuple(t.init() for t in ordered),
         apply=apply,
-        probabilities=lambda logits: base.probabilities(scale * as_float(logits)),
+        probabilities=lambda logits: base.probabilities(scale * as_float(jnp.asarray(logits))),
         scale=scale,
         wants_cosines=any(t.wants_cosines for t in ordered),
         competing=base.competing,

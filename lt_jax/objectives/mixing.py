@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from lt_jax.errors import InputError
 from lt_jax.objectives.core import Objective, State
@@ -15,10 +16,10 @@ def mixed_loss(
     objective: Objective,
     state: State,
     key: Array,
-    logits: Array,
-    labels: Array,
-    lam: Array | float,
-    where: Array | None = None,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    lam: ArrayLike,
+    where: ArrayLike | None = None,
 ) -> tuple[Array, State]:
     r"""Loss of images that were mixed (mixup, CutMix): of both label sets, each as if by itself.
 
@@ -57,12 +58,13 @@ def mixed_loss(
 
     Source: Zhang et al., mixup, ICLR 2018; as GCL's released code takes it (Li et al., CVPR 2022).
     """
-    if jnp.shape(lam) not in ((), logits.shape[:1]):
+    logits, lam = jnp.asarray(logits), jnp.asarray(lam)
+    if lam.shape not in ((), logits.shape[:1]):
         raise InputError(
-            f"lam has shape {jnp.shape(lam)}; expected a scalar, or one for each of the"
+            f"lam has shape {lam.shape}; expected a scalar, or one for each of the"
             f" {logits.shape[0]} images"
         )
-    both = None if where is None else jnp.concatenate([where, where])
+    both = None if where is None else jnp.tile(jnp.asarray(where), 2)
     loss, new = objective.apply(state, key, jnp.concatenate([logits, logits]), labels, both)
     first, second = jnp.split(loss, 2)
     return lam * first + (1.0 - lam) * second, new
