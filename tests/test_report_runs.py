@@ -90,7 +90,7 @@ def test_a_file_with_a_summary_will_do(tmp_path, no_figures):
         ([], {}, "no WORKDIR was given"),
         (["done", "missing"], {}, "workdir .*missing does not exist"),
         (["done", "unfinished"], {}, "unfinished has not finished"),
-        (["sweep"], {}, "unfinished has not finished"),
+        (["sweep"], {}, "no run in .*sweep has finished"),
         (["tuned"], {}, "compared values on validation and has no test scores"),
         (["empty"], {}, "holds no run"),
         (["other"], {}, "other/summary.json is not the summary of a finished run"),
@@ -103,7 +103,6 @@ def test_a_file_with_a_summary_will_do(tmp_path, no_figures):
 def test_bad_input_is_told_before_anything_is_written(names, options, message, tmp_path):
     write(tmp_path / "done", summary("ce", [single(0.5)]))
     write(tmp_path / "unfinished", None)
-    write(tmp_path / "sweep" / "done", summary("ce", [single(0.5)]))
     write(tmp_path / "sweep" / "unfinished", None)
     write(tmp_path / "other", {"rows": [1]})
     write(tmp_path / "damaged", None)
@@ -118,3 +117,18 @@ def test_bad_input_is_told_before_anything_is_written(names, options, message, t
     assert "\n" not in str(raised.value)
     assert (tmp_path / "report.html").read_text() == "an earlier one"
     assert out.name == "report.html" or not out.exists()
+
+
+def test_a_table_that_still_grows_is_reported_without_what_has_not_finished(tmp_path, capsys):
+    """Which the page says, as it may be sent to others."""
+    write(tmp_path / "done", summary("ce", [single(0.5)]))
+    write(tmp_path / "running", None)
+    write(tmp_path / "seeds_1" / "done", summary("ce", [single(0.7)], seeds=[1]))
+    write(tmp_path / "seeds_1" / "other", None)
+    text = write_report([tmp_path], tmp_path / "report.html").read_text()
+    note, told = text[text.index("Left out, as they had no test") :], capsys.readouterr().err
+    for path in (tmp_path / "running", tmp_path / "seeds_1" / "other"):
+        assert f"<code>{path}</code>" in note
+        assert str(path) in told
+    write(tmp_path / "more" / "done", summary("ce", [single(0.5)]))
+    assert "Left out" not in write_report([tmp_path / "more"], tmp_path / "b.html").read_text()

@@ -14,11 +14,12 @@ from markupsafe import Markup
 import lt_jax
 from lt_jax import environment
 from lt_jax.comparison.parts import Section
-from lt_jax.comparison.runs import Group, grouped, read_runs
+from lt_jax.comparison.runs import Group, grouped, read_runs, unfinished
 from lt_jax.comparison.sections import sections_of
 from lt_jax.comparison.svg import swatch
 from lt_jax.errors import InputError
 from lt_jax.files import output_file, write_text
+from lt_jax.writers import say
 
 HERE = Path(__file__).parent
 
@@ -54,15 +55,20 @@ def write_report(names: Iterable[str | Path], out: str | Path, *, baseline: str 
     path = output_file(out)
     if path.suffix != ".html":
         raise InputError(f"out is {str(out)!r}; expected a file that ends with .html")
-    write_text(path, page(grouped(read_runs(names), baseline)))
+    names = list(names)
+    groups, left_out = grouped(read_runs(names), baseline), unfinished(names)
+    write_text(path, page(groups, left_out))
+    if left_out:
+        say(f"left out, as they have no test scores yet: {', '.join(map(str, left_out))}.")
     return path
 
 
-def page(groups: Sequence[Group]) -> str:
+def page(groups: Sequence[Group], left_out: Sequence[Path] = ()) -> str:
     """The page of groups of runs.
 
     Args:
       groups: from `lt_jax.comparison.grouped`.
+      left_out: runs that had no test scores yet.
 
     Returns:
       HTML.
@@ -79,6 +85,7 @@ def page(groups: Sequence[Group]) -> str:
     script = (HERE / "page.js").read_text()
     return templates.get_template("page.html").render(
         title=_title(groups),
+        left_out=left_out,
         groups=[Shown(_name(g), _about(g), sections_of(g)) for g in groups],
         style=Markup((HERE / "page.css").read_text()),
         script=Markup(script),

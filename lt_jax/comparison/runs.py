@@ -77,7 +77,8 @@ def read_runs(names: Iterable[str | Path]) -> list[Finished]:
       Runs, named by their method.
 
     Raises:
-      InputError: for one that is missing, has not finished or is no run.
+      InputError: for one that is missing, has not finished or is no run; of a folder of several
+        runs for one of which none has finished, see `unfinished`.
     """
     found: dict[Path, Finished] = {}
     for name in names:
@@ -115,12 +116,33 @@ def _read(path: Path) -> list[Finished]:
         return [_from_folder(path)]
     folders = sorted((p for p in path.iterdir() if p.is_dir() and _is_run(p)), key=str)
     if folders:
-        own = _in_order([_from_folder(p) for p in folders], path)
+        done = [p for p in folders if _has_finished(p)]
+        if not done:
+            raise InputError(f"no run in {path} has finished; start one again to go on")
+        own = _in_order([_from_folder(p) for p in done], path)
         return own + [run for block, _ in seed_folders(path) for run in _read(block)]
     files = sorted((p for p in path.iterdir() if p.name.endswith(".json")), key=str)
     if files:
         return _in_order([_from_file(p) for p in files], path)
     raise InputError(f"workdir {path} holds no run; expected the folder of a run or of a sweep")
+
+
+def unfinished(names: Iterable[str | Path]) -> list[Path]:
+    """Runs in folders of several that are left out, as they have no test scores yet.
+
+    Args:
+      names: as for `read_runs`.
+    """
+    found: list[Path] = []
+    for folder in dict.fromkeys(folder_of(name) for name in names):
+        if folder.is_dir() and not _is_run(folder):
+            found += [p for p in folder.iterdir() if _is_run(p) and not _has_finished(p)]
+            found += unfinished(block for block, _ in seed_folders(folder))
+    return sorted(found, key=str)
+
+
+def _has_finished(path: Path) -> bool:
+    return (path / workdir.SUMMARY).exists()
 
 
 def _is_run(path: Path) -> bool:
