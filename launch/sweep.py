@@ -10,7 +10,8 @@ r"""Runs the rows of a table, each with several seeds, and writes the table as i
         --tune=objective.transforms.class_balanced.beta=0.9,0.99,0.999 --workdir=runs/beta
 
 With --over every row that has the field is run with each of the values. --tune compares values of
-an objective's options on validation alone, all values and seeds of a row in one run.
+an objective's options, learning rates or weight decays on validation alone, all values and seeds of
+a row in one run.
 
 What has finished is skipped, what was stopped or killed goes on: start it again. With more --seeds
 than a table has, those that it lacks are trained in a folder beside its rows. Writes table.md,

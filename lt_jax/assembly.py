@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from lt_jax.build import make_objective
@@ -18,7 +19,12 @@ from lt_jax.feeding import is_streamed
 from lt_jax.loop import Config, Run
 from lt_jax.metrics import scoring_for
 from lt_jax.objectives import Objective, alternatives
-from lt_jax.optimizers import make_optimizer, make_schedule
+from lt_jax.optimizers import (
+    OptimizerChoice,
+    alternative_optimizers,
+    make_optimizer,
+    make_schedule,
+)
 from lt_jax.replicas import make_replicas
 from lt_jax.state import Network, TrainState, init_state
 from lt_jax.steps import Split, make_eval_step, make_train_step
@@ -47,14 +53,26 @@ class Task(NamedTuple):
     stage: int = 1
 
 
+class Start(NamedTuple):
+    """What tells apart replicas of one seed, of which options are compared.
+
+    Attributes:
+      objective: what it remembers at first.
+      optimizer: number of the one that is meant, where there are several.
+    """
+
+    objective: Callable[[], Any]
+    optimizer: int = 0
+
+
 class Training(NamedTuple):
     """What the steps of a stage minimise, how, and how many they are.
 
-    Every seed is trained once with each of `starts`, what the objective remembers at first.
+    Every seed is trained once with each of `starts`.
     """
 
     objective: Objective
-    starts: tuple[Callable[[], Any], ...]
+    starts: tuple[Start, ...]
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     steps_per_epoch: int
@@ -75,7 +93,8 @@ def make_training(
       fields: of the stage: ``objective`` and ``optimizer``.
       options: ``epochs`` and ``batch_size``, at most the number of images.
       dataset: it is trained on.
-      candidates: specs of objectives that are compared, in place of that of `fields`.
+      candidates: fields of the stage that are compared, in place of `fields`; they differ in
+        numbers of the objective or of the optimizer.
 
     Returns:
       `Training`.
@@ -85,18 +104,33 @@ def make_training(
     """
     steps = len(dataset.train_labels) // options["batch_size"]
     total = steps * options["epochs"]
-    specs = candidates or (fields["objective"],)
+    compared = candidates or (fields,)
     length = {"steps_per_epoch": steps, "epochs": options["epochs"]}
-    objectives = [make_objective(spec, dataset, **length) for spec in specs]
-    for spec in specs:
-        _tell_never_starting(spec, options["epochs"])
-    objective, starts = objectives[0], (objectives[0].init,)
-    if candidates:
-        objective, starts = alternatives(objectives)
-    _tell_never_reached(fields["optimizer"], options["epochs"])
-    schedule = make_schedule(fields["optimizer"], steps, total)
-    optimizer = make_optimizer(fields["optimizer"], schedule)
+    objectives = [make_objective(own["objective"], dataset, **length) for own in compared]
+    for own in compared:
+        _tell_never_starting(own["objective"], options["epochs"])
+        _tell_never_reached(own["optimizer"], options["epochs"])
+    objective, inits = objectives[0], (objectives[0].init,) * len(compared)
+    if _differ(compared, "objective"):
+        objective, inits = alternatives(objectives)
+    schedules = [make_schedule(own["optimizer"], steps, total) for own in compared]
+    optimizers = [
+        make_optimizer(own["optimizer"], rate)
+        for own, rate in zip(compared, schedules, strict=True)
+    ]
+    schedule, optimizer = schedules[0], optimizers[0]
+    if _differ(compared, "optimizer"):
+        optimizer = alternative_optimizers(optimizers)
+
+        def schedule(step: Any) -> Any:
+            return jnp.stack([jnp.asarray(rate(step)) for rate in schedules])
+
+    starts = tuple(Start(init, number) for number, init in enumerate(inits))
     return Training(objective, starts, schedule, optimizer, steps, total)
+
+
+def _differ(compared: Sequence[Config], group: str) -> bool:
+    return any(own[group] != compared[0][group] for own in compared)
 
 
 def _tell_never_starting(spec: Config, epochs: int) -> None:
@@ -252,8 +286,15 @@ def _initial_state(
     """``(key, number of the replica) -> state``; every start has all seeds, one after another."""
 
     def init(key: jax.Array, replica: int) -> TrainState:
-        objective = training.objective._replace(init=training.starts[replica // num_seeds])
-        return init_state(weights(key, replica), training.optimizer, objective, keep_best=keep_best)
+        start = training.starts[replica // num_seeds]
+        objective = training.objective._replace(init=start.objective)
+        state = init_state(
+            weights(key, replica), training.optimizer, objective, keep_best=keep_best
+        )
+        if not isinstance(state.optimizer, OptimizerChoice):
+            return state
+        number = jnp.asarray(start.optimizer, jnp.int32)
+        return state._replace(optimizer=state.optimizer._replace(number=number))
 
     return init
 

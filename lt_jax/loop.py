@@ -246,7 +246,7 @@ class Loop:
         self._write(
             "train",
             loss=loss.tolist(),
-            learning_rate=float(self.learning_rate(self.step - 1)),
+            learning_rate=np.asarray(self.learning_rate(self.step - 1), float).tolist(),
             images_per_second=rate,
         )
         self.bar.report(self.step, float(loss.mean()), rate, left)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from lt_jax.errors import InputError
@@ -137,3 +138,41 @@ def make_optimizer(
         f"optimizer.name is {config['name']!r}; expected sgd, or adam, whose weight decay is"
         " decoupled (AdamW)"
     )
+
+
+class OptimizerChoice(NamedTuple):
+    """Which of several optimizers is meant, int32 scalar, and its state."""
+
+    number: jax.Array
+    state: Any
+
+
+def alternative_optimizers(
+    optimizers: Sequence[optax.GradientTransformation],
+) -> optax.GradientTransformation:
+    """Optimizers that differ in their numbers as one, whose state says which is meant; for tuning.
+
+    Under `jax.vmap` replicas with different numbers run side by side in one program.
+
+    Args:
+      optimizers: of the same kind, such as of `make_optimizer` with other rates.
+
+    Returns:
+      An optax transformation; its state, an `OptimizerChoice`, begins with the first.
+
+    Example:
+      >>> both = alternative_optimizers([optax.sgd(0.1), optax.sgd(2.0)])
+      >>> state = both.init({"w": jnp.ones(1)})._replace(number=jnp.array(1))
+      >>> both.update({"w": jnp.ones(1)}, state)[0]
+      {'w': Array([-2.], dtype=float32)}
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, OptimizerChoice]:
+        each = [optimizer.update for optimizer in optimizers]
+        changed, inner = jax.lax.switch(state.number, each, updates, state.state, params)
+        return changed, OptimizerChoice(state.number, inner)
+
+    def init(params: Any) -> OptimizerChoice:
+        return OptimizerChoice(jnp.zeros((), jnp.int32), optimizers[0].init(params))
+
+    return optax.GradientTransformation(init, update)

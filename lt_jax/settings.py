@@ -87,6 +87,10 @@ def lacking(config: ConfigDict, field: str, method: str = "cross_entropy") -> st
     return "" if has_field(config, field.rpartition(".")[0]) else lacking_transform(field, method)
 
 
+# Of the optimizer; what else it has changes the program.
+TUNED_OF_OPTIMIZER = ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.momentum")
+
+
 class Grid(NamedTuple):
     """Values to be compared, of one field or two.
 
@@ -112,18 +116,19 @@ class Grid(NamedTuple):
 
 
 def candidates_of(config: ConfigDict, over: Sequence[str]) -> Grid:
-    """Copies of a config for every combination of values of an objective's options.
+    """Copies of a config for every combination of values of options.
 
     Args:
       config: of a run.
-      over: one or two of such as ``"objective.transforms.focal.gamma=0,1,2"``.
+      over: one or two of such as ``"objective.transforms.focal.gamma=0,1,2"``, numbers of an
+        objective or `TUNED_OF_OPTIMIZER`.
 
     Returns:
       A `Grid`.
 
     Raises:
-      InputError: for another number of them, a text of another form, a field that is not one of an
-        objective or not there, values that are not two or more different numbers.
+      InputError: for another number of them, a text of another form, a field that is none of these
+        or not there, values that are not two or more different numbers.
 
     Example:
       >>> from lt_jax.configuration import base_config
@@ -148,10 +153,12 @@ def candidates_of(config: ConfigDict, over: Sequence[str]) -> Grid:
 def _axis(config: ConfigDict, text: str) -> tuple[str, tuple[float, ...]]:
     """A field and the values it is to have."""
     field, _, listed = text.partition("=")
-    if not field.startswith(("objective.", "retrain.objective.")):
+    of_stage = field.removeprefix("retrain.")
+    if not of_stage.startswith("objective.") and of_stage not in TUNED_OF_OPTIMIZER:
         raise InputError(
             f"tune is {text!r}; expected numbers of an objective, such as"
-            " 'objective.transforms.focal.gamma=0,1,2'; other fields are compared by"
+            " 'objective.transforms.focal.gamma=0,1,2', or one of"
+            f" {', '.join(TUNED_OF_OPTIMIZER)}; other fields are compared by"
             " launch/sweep.py --over"
         )
     if not has_field(config, field):

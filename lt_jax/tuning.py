@@ -1,4 +1,4 @@
-"""Values of an objective's options compared on validation: every value and seed is a replica.
+"""Values of options compared on validation: every value and seed is a replica.
 
 Read from the top: `tune` checks everything, makes one run whose replicas differ in the options and
 in nothing else, goes through its steps and reads validation. Test is not even put on the device;
@@ -24,6 +24,7 @@ from lt_jax.files import folder_of
 from lt_jax.finish import go_through, scores_of
 from lt_jax.loop import Loop, Run, evaluate
 from lt_jax.objectives import alternatives
+from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.prepare import load, prepare
 from lt_jax.retrain import check_second_stage, prepare_classifier, start_second_stage
 from lt_jax.settings import Grid, candidates_of
@@ -39,7 +40,7 @@ def tune(
     *,
     dataset: Dataset | None = None,
 ) -> dict[str, Any] | None:
-    """Compares values of an objective's options on validation, or goes on with it.
+    """Compares values of options on validation, or goes on with it.
 
     Each seed of the config is trained once with each value, all of them in one run, side by side
     where replicas are (see `lt_jax.replicas`). With one seed the same weights, images, their order
@@ -48,8 +49,9 @@ def tune(
     Args:
       config: as for `lt_jax.train.train`; its `replicas` seeds are trained with every value.
       over: one field or two and their values, such as
-        ``"objective.transforms.gaussian_cloud.noise=0.25,0.5,1"``; or of the second stage, whose
-        first is then trained once: ``"retrain.objective.transforms.focal.gamma=0,1"``.
+        ``"objective.transforms.gaussian_cloud.noise=0.25,0.5,1"`` or
+        ``"optimizer.learning_rate=0.03,0.1,0.3"``; or of the second stage, whose first is then
+        trained once: ``"retrain.objective.transforms.focal.gamma=0,1"``.
       folder: for ``tuning.json``, ``tuning.md`` and ``tuning.png``, beside checkpoints and metrics.
       dataset: of ``config.data``, if it has been loaded already.
 
@@ -57,7 +59,7 @@ def tune(
       What ``tuning.json`` has; None if a signal stopped it.
 
     Raises:
-      InputError: for fields that are not numbers of an objective, values that it refuses, data
+      InputError: for fields that cannot be compared, values that are refused, data
         without a validation split, or a folder of something else; before anything is trained.
       NonFiniteError: naming the value with which the loss stopped being finite.
       StorageError: if something cannot be saved.
@@ -143,13 +145,15 @@ def _check(grid: Grid, dataset: Dataset) -> None:
     if grid.second_stage:
         for candidate in grid.configs:
             check_second_stage(candidate, dataset)
-    alternatives([make_objective(spec, dataset) for spec in _specs(grid)])
+    alternatives([make_objective(own["objective"], dataset) for own in _compared(grid)])
+    for own in _compared(grid):
+        make_optimizer(own["optimizer"], make_schedule(own["optimizer"], 1, 1))
 
 
-def _specs(grid: Grid) -> list[dict[str, Any]]:
-    """The objectives that are compared."""
+def _compared(grid: Grid) -> list[dict[str, Any]]:
+    """Fields of the stage with each of the values."""
     fields = [plain(candidate) for candidate in grid.configs]
-    return [(f["retrain"] if grid.second_stage else f)["objective"] for f in fields]
+    return [f["retrain"] if grid.second_stage else f for f in fields]
 
 
 def _without_test(dataset: Dataset) -> Dataset:
@@ -161,7 +165,7 @@ def _without_test(dataset: Dataset) -> Dataset:
 
 
 def _first_stage(config: ConfigDict, grid: Grid, path: Path, dataset: Dataset) -> Run:
-    return prepare(first_stage(config), path, _without_test(dataset), _specs(grid))
+    return prepare(first_stage(config), path, _without_test(dataset), _compared(grid))
 
 
 def _second_stage(config: ConfigDict, grid: Grid, path: Path, dataset: Dataset) -> Run | None:
@@ -170,7 +174,7 @@ def _second_stage(config: ConfigDict, grid: Grid, path: Path, dataset: Dataset) 
         return None
     start = start_second_stage(config, path, path / workdir.STAGE1, dataset)
     stage = start._replace(dataset=_without_test(dataset))
-    return prepare_classifier(stage, _specs(grid))
+    return prepare_classifier(stage, _compared(grid))
 
 
 def tune_rows(configs: Mapping[str, ConfigDict], over: Sequence[str], folder: Path) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
-from tiny_runs import Killed, PixelNet, dying, snapshot, tiny
+from tiny_runs import Killed, PixelNet, dying, rows, snapshot, tiny
 
 from lt_jax import models, objectives
 from lt_jax.data import load_dataset
@@ -198,6 +198,49 @@ def test_second_stage_is_tuned_on_one_first(dataset, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("field", "values", "options"),
+    [
+        ("optimizer.learning_rate", (0.02, 0.2), {"optimizer__schedule": "cosine"}),
+        ("optimizer.weight_decay", (0.0, 0.05), {}),
+        ("optimizer.momentum", (0.0, 0.9), {"replica_mode": "vmap"}),
+        ("optimizer.learning_rate", (1e-3, 1e-2), {"optimizer__name": "adam"}),
+    ],
+)
+def test_rates_score_as_ordinary_runs(field, values, options, dataset, tmp_path):
+    """And the file of metrics has the rate of each, not that of the first."""
+    listed = ",".join(map(str, values))
+    config = tiny(**options)
+    found = tune(config, [f"{field}={listed}"], tmp_path / "tuned", dataset=dataset)
+    for value, score in zip(values, found["validation"]["balanced_accuracy"], strict=True):
+        own = tiny(**options)
+        override(own, [f"{field}={value}"])
+        summary = train(own, tmp_path / str(value), dataset=dataset)
+        alone = summary["test"]["last"]["validation_balanced_accuracy"]
+        np.testing.assert_allclose(score, alone, atol=0 if "replica_mode" not in options else 0.02)
+    if field == "optimizer.learning_rate":
+        each = [rows(tmp_path / name) for name in ("tuned", *map(str, values))]
+        for row, *others in zip(*each, strict=True):
+            if row["split"] == "train":
+                assert row["learning_rate"] == [other["learning_rate"] for other in others]
+
+
+def test_a_rate_and_an_option_of_the_objective_make_a_map(dataset, tmp_path):
+    """Of a second stage; each combination as the second stage alone."""
+    rate, gamma = "retrain.optimizer.learning_rate", "retrain.objective.transforms.focal.gamma"
+    config = tiny("cross_entropy/crt/softmax_focal", retrain__epochs=2)
+    over = [f"{rate}=0.01,0.3", f"{gamma}=0,2"]
+    found = tune(config, over, tmp_path / "tuned", dataset=dataset)
+    assert found["points"] == [[0.01, 0], [0.01, 2], [0.3, 0], [0.3, 2]]
+    override(config, [f"{rate}=0.3", f"{gamma}=0"])
+    summary = retrain(config, tmp_path / "alone", tmp_path / "tuned/stage1", dataset=dataset)
+    np.testing.assert_allclose(
+        found["validation"]["balanced_accuracy"][2],
+        summary["test"]["last"]["validation_balanced_accuracy"],
+        atol=0.02,
+    )
+
+
 def test_two_fields_make_a_map(dataset, tmp_path):
     config = tiny("cb_focal", train__epochs=1)
     beta = "objective.transforms.class_balanced.beta"
@@ -240,7 +283,9 @@ def test_value_that_diverges_is_named(dataset, tmp_path):
         ([f"{GAMMA}=one,two"], "two or more different numbers"),
         ([GAMMA], "two or more different numbers"),
         ([f"{GAMMA}=0,-1"], "gamma"),
-        (["optimizer.learning_rate=0.1,0.2"], "compared by launch/sweep.py --over"),
+        (["optimizer.warmup_epochs=1,2"], "compared by launch/sweep.py --over"),
+        (["optimizer.learning_rate=0.1,0"], "learning_rate is 0.0; expected a positive number"),
+        (["optimizer.weight_decay=0.1,-1"], "weight_decay is -1"),
         (["objective.transforms.focal.beta=0,1"], "no field"),
     ],
 )
