@@ -5,6 +5,7 @@ r"""Predicts images with an exported model, into a CSV file.
         --top_k=3 --out=predictions.csv
 
 --images is a folder, taken with its sub-folders, an image, or an .npz file of images or features.
+The test split of a run, with its labels: launch/predict_split.py.
 """
 
 import sys

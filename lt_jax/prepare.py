@@ -132,17 +132,28 @@ def check_fits(name: str, batch_size: int, dataset: Dataset) -> None:
 
 
 def put_splits(dataset: Dataset, mesh: jax.sharding.Mesh) -> dict[str, Split]:
-    """The splits that are not empty: whole on every device, or streamed from where they are."""
-    splits = {}
-    for name in ("train", "validation", "test"):
-        labels = getattr(dataset, f"{name}_labels")
-        if len(labels):
-            split = Split(
-                getattr(dataset, f"{name}_images"),
-                labels if dataset.multi_label else labels.astype(np.int32),
-                dataset.mean.astype(np.float32),
-                dataset.std.astype(np.float32),
-            )
-            whole = sharding.replicated(mesh)
-            splits[name] = split if is_streamed(split) else sharding.to_devices(split, whole)
-    return splits
+    """The splits that are not empty, each as `put_split` gives it."""
+    names = ("train", "validation", "test")
+    found = [name for name in names if len(getattr(dataset, f"{name}_labels"))]
+    return {name: put_split(dataset, name, mesh) for name in found}
+
+
+def put_split(dataset: Dataset, name: str, mesh: jax.sharding.Mesh) -> Split:
+    """A split whole on every device, or streamed from where it is.
+
+    Args:
+      dataset: it is of.
+      name: ``"train"``, ``"validation"`` or ``"test"``.
+      mesh: the devices.
+
+    Returns:
+      A `Split`.
+    """
+    labels = getattr(dataset, f"{name}_labels")
+    split = Split(
+        getattr(dataset, f"{name}_images"),
+        labels if dataset.multi_label else labels.astype(np.int32),
+        dataset.mean.astype(np.float32),
+        dataset.std.astype(np.float32),
+    )
+    return split if is_streamed(split) else sharding.to_devices(split, sharding.replicated(mesh))

@@ -85,7 +85,7 @@ LAYERS = (
         "cli",
         "comparison",
     ),
-    ("divided", "trained", "export", "examples", "predict"),
+    ("divided", "trained", "export", "examples", "predict", "predict_split"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

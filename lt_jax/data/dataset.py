@@ -58,6 +58,8 @@ class Dataset:
       content: by name what else tells images from others, in `info` too: ``train_hash`` and
         ``validation_hash`` of labels and pixels, or of streamed images the names and sizes of files
         (of TFDS sets the numbers of examples); and ``test_files_hash`` of streamed test images.
+      paths: of the files of ``test`` and ``validation``, bytes ``[N]``, relative to the folder; of
+        folders only.
     """
 
     train_images: Any
@@ -80,6 +82,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     replaced: Mapping[str, int] = field(default_factory=dict)
     content: Mapping[str, str] = field(default_factory=dict)
+    paths: Mapping[str, npt.NDArray[np.bytes_]] = field(default_factory=dict)
 
     @property
     def multi_label(self) -> bool:
@@ -199,6 +202,7 @@ def load_dataset(config: Mapping[str, Any]) -> Dataset:
         ),
         replaced=replaced,
         content=_content(source, parts),
+        paths=_paths(source, parts),
     )
 
 
@@ -214,6 +218,15 @@ def _content(source: Source, parts: Parts) -> dict[str, str]:
     if isinstance(source.test_images, StreamedImages):
         found["test_files_hash"] = content_hash(source.test_labels, source.test_images)
     return found
+
+
+def _paths(source: Source, parts: Parts) -> dict[str, npt.NDArray[np.bytes_]]:
+    """Of the files that are selected and tested on."""
+    if not source.paths:
+        return {}
+    rows = parts.validation_rows
+    own = source.paths.get("validation") if rows is None else source.paths["train"][rows]
+    return {"test": source.paths["test"], **({} if own is None else {"validation": own})}
 
 
 def _evenness(counts: Counts) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from lt_jax.data.multilabel import MOST_NAMES
 from lt_jax.data.reading import SKIPPING_WITH_SIZE, Lists, Reading, Split, decoded, stacked
 from lt_jax.errors import InputError
 from lt_jax.files import printable
+
+Paths = npt.NDArray[np.bytes_]
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif"),
@@ -33,6 +35,31 @@ NO_IMAGES = (  # that lie about in folders of images
 ALSO_TEST = ("val", "validation")  # where ``test`` is called so
 
 
+class FolderSplits(NamedTuple):
+    """What a folder has.
+
+    Attributes:
+      train: images and labels.
+      test: likewise.
+      class_names: or nothing.
+      validation: as train; None if there is none.
+      notes: on what is there and not read.
+      paths: of the files of each split, relative to the folder, as `encoded` gives them.
+    """
+
+    train: Split
+    test: Split
+    class_names: Sequence[str]
+    validation: Split | None
+    notes: tuple[str, ...]
+    paths: dict[str, Paths]
+
+
+def encoded(paths: Sequence[str]) -> Paths:
+    """Paths as an array of bytes, which takes a fraction of the room and is small when pickled."""
+    return np.array([os.fsencode(path) for path in paths])
+
+
 def read(
     folder: str,
     *,
@@ -43,7 +70,7 @@ def read(
     lists: Lists,
     num_classes: int,
     reading: Reading,
-) -> tuple[Split, Split, Sequence[str], Split | None, tuple[str, ...]]:
+) -> FolderSplits:
     """Reads a folder of images.
 
     Either ``<folder>/<split>/<class>/*.jpg``, classes in the order of their names, images also in
@@ -61,8 +88,7 @@ def read(
       reading: what images to make of them.
 
     Returns:
-      (images, labels) of train and of test, class names or nothing, validation or None, and notes
-      on what is there and not read.
+      `FolderSplits`.
 
     Raises:
       InputError: if there is no such folder, it is not of this form, a listed file is missing, or
@@ -84,8 +110,11 @@ def read(
         splits, names, left = _by_class(root, asked)
         notes = (*_unused(root, asked), *_left_out(folder, left))
     loaded = [_load(root, split, reading, listed=any(lists)) for split in splits]
+    roles = ("train", "test", "validation")
+    paths = {role: encoded(one.paths) for role, one in zip(roles, splits, strict=False)}
     names = [printable(name) for name in names]
-    return loaded[0], loaded[1], names, loaded[2] if len(loaded) > 2 else None, notes
+    own = loaded[2] if len(loaded) > 2 else None
+    return FolderSplits(loaded[0], loaded[1], names, own, notes, paths)
 
 
 def _check_installed() -> None:
@@ -106,7 +135,7 @@ class Files:
           root: folder that the paths are relative to.
           paths: of the files.
         """
-        self._root, self._paths = str(root), np.array([os.fsencode(path) for path in paths])
+        self._root, self._paths = str(root), encoded(paths)
 
     def __call__(self, index: int) -> bytes:
         """The content of a file."""

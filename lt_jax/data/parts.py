@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from lt_jax.data.checks import Labels, check_can_select
 from lt_jax.data.sources import Source
 from lt_jax.data.splits import validation_indices
@@ -30,6 +33,7 @@ class Parts(NamedTuple):
       validation_labels: theirs.
       kind: of the tail, from `kept_examples`.
       hash: which train images were kept, as 16 hex digits.
+      validation_rows: which images of train it was cut from; None if it is the set's own.
     """
 
     train_images: Any
@@ -38,6 +42,7 @@ class Parts(NamedTuple):
     validation_labels: Labels
     kind: str
     hash: str
+    validation_rows: npt.NDArray[np.int64] | None = None
 
 
 def parts_of(source: Source, options: Mapping[str, Any]) -> tuple[Source, Parts, dict[str, int]]:
@@ -88,6 +93,7 @@ def _cut(source: Source, options: Mapping[str, Any]) -> Parts:
         labels[validation],
         kind,
         index_hash(kept, labels[kept]),
+        validation,
     )
 
 

@@ -7,9 +7,11 @@ which become the validation split, is decided later and apart (`parts.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from lt_jax.data import checks
 from lt_jax.data.array_source import read_arrays, read_digits
@@ -40,6 +42,7 @@ class Source(NamedTuple):
       validation_images: of a set that has its own validation split, else None.
       validation_labels: theirs.
       notes: sentences on what is there and not taken.
+      paths: of the files of each split, bytes ``[N]``, relative to the folder; of folders only.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Source(NamedTuple):
     validation_images: Any = None
     validation_labels: Labels | None = None
     notes: tuple[str, ...] = ()
+    paths: Mapping[str, npt.NDArray[np.bytes_]] = MappingProxyType({})
 
 
 def load_source(
@@ -120,7 +124,7 @@ def load_source(
       >>> load_source("digits").train_images.shape
       (1297, 8, 8, 1)
     """
-    form, rest = _form_of(source)
+    form, _ = _form_of(source)
     splits = {"train_split": train_split, "test_split": test_split}
     splits["validation_split"] = validation_split
     if form in _OF_FILES:
@@ -132,9 +136,7 @@ def load_source(
             "num_classes": num_classes,
             "reading": reading,
         }
-        *loaded, notes = _read_files(form, rest, data_dir, download, asked)
-        found = _with_validation(source, "images", "labels", *loaded, num_classes=num_classes)
-        return found._replace(notes=notes)
+        return _of_files(source, data_dir, download, asked)
     asked = {"image_size": image_size, "resize": resize, "stream": stream, "workers": workers}
     asked |= {f"{name}_list": file for name, file in lists._asdict().items()}
     _check_only_files(form, {**splits, **asked, "on_corrupt": on_corrupt})
@@ -168,23 +170,27 @@ def _from_memory(source: str, data_dir: str, num_classes: int, made: Mapping[str
     return _with_validation(source, "features", "labels", *splits, num_classes=num_classes)
 
 
-def _read_files(
-    form: str, name: str, data_dir: str, download: bool, asked: Mapping[str, Any]
-) -> tuple[Any, Any, Any, Sequence[str], tuple[str, ...]]:
-    """Train, validation, test, class names and notes of image files."""
+def _of_files(source: str, data_dir: str, download: bool, asked: Mapping[str, Any]) -> Source:
+    """A `Source` of image files."""
+    form, name = _form_of(source)
+    more: dict[str, Any] = {}
     # Imported late, like TFDS itself: most programs never need them.
-    notes: tuple[str, ...] = ()
     if form == "folder":
         from lt_jax.data import folder_source
 
-        train, test, names, validation, notes = folder_source.read(name, data_dir=data_dir, **asked)
+        read = folder_source.read(name, data_dir=data_dir, **asked)
+        train, test, names, validation, notes, paths = read
+        more = {"notes": notes, "paths": paths}
     else:
         from lt_jax.data import tfds_source
 
         train, test, names, validation = tfds_source.read(
             name, data_dir=data_dir, download=download, **asked
         )
-    return train, validation, test, names, notes
+    found = _with_validation(
+        source, "images", "labels", train, validation, test, names, num_classes=asked["num_classes"]
+    )
+    return found._replace(**more)
 
 
 def _check_only_files(form: str, asked: Mapping[str, Any]) -> None:
