@@ -15,8 +15,8 @@ a row in one run.
 
 What has finished is skipped, what was stopped or killed goes on: start it again. With more --seeds
 than a table has, those that it lacks are trained in a folder beside its rows. Writes table.md,
-table.csv and table.png, with reported numbers beside measured ones where there are any; with --tune
-tuning.md and tuning.png of each row.
+table.csv and table.png, with reported numbers beside measured ones where there are any, scores.csv
+with every score of every seed, and table.tex; with --tune tuning.md and tuning.png of each row.
 """
 
 import runpy

@@ -28,6 +28,7 @@ from lt_jax.summaries import (
     with_deviation,
     with_interval,
 )
+from lt_jax.table_files import write_table_files
 from lt_jax.writers import say
 
 TABLE = "table.csv"
@@ -137,6 +138,7 @@ def write_tables(
     table = io.StringIO()
     csv.writer(table).writerows([header, *rows])
     write_text(folder / TABLE, table.getvalue())
+    write_table_files(summaries, folder)
 
 
 def table_names(folder: Path) -> list[str]:

@@ -65,6 +65,7 @@ LAYERS = (
         "summaries",
         "joining",
         "tables",
+        "table_files",
         "picture_axes",
         "pictures",
         "table_pictures",
