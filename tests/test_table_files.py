@@ -5,13 +5,15 @@ Of committed summaries, of one label and of several, of earlier versions too.
 
 import csv
 import json
+import re
 from collections import defaultdict
 
 import numpy as np
 import pytest
 from tiny_runs import ROOT
 
-from lt_jax.table_files import escaped
+from lt_jax.summaries import aggregate
+from lt_jax.table_files import escaped, write_table_files
 from lt_jax.tables import write_tables
 
 FOLDERS = ("digits", "multi_digits", "dlsa_fashion", "yeast")
@@ -136,6 +138,7 @@ def test_latex_has_the_cells_of_the_table(table):
         r"\end{tabular}",
     ]
     rows = [body[2], *body[4:-2]]
+    assert not any(re.search(r"±|(?<!\\)[_%]", row) for row in rows)
     assert all(row.endswith(r" \\") for row in rows)
     cells = [[c.strip() for c in row.removesuffix(r" \\").split(" & ")] for row in rows]
     width = len(body[0].removeprefix(r"\begin{tabular}{").removesuffix("}"))
@@ -164,6 +167,32 @@ def test_what_latex_would_read_is_escaped():
         assert escaped(f"a{character}b") == f"a{expected}b"
     assert escaped("".join(special)) == "".join(special.values())
     assert escaped("plm_rate=0.05") == r"plm\_rate=0.05"
+
+
+def test_what_is_no_score_or_is_not_there_is_left_out(tmp_path):
+    """A group without classes, a class without test images, thresholds that validation chose."""
+    replica = {
+        **{"map": 0.25, "few": None, "confusion": [[1]]},
+        **{"per_class_ap": [0.25, None], "per_class_threshold": [0.5, None]},
+    }
+    summary = {
+        "name": "plm_a",
+        "seeds": [7],
+        "columns": ["map", "few"],
+        "headline": "map",
+        "data": {
+            **{"source": "digits", "class_counts": [9, 1], "class_names": ["cat", "dog"]},
+            **{"split_seed": 0, "index_hash": "a"},
+        },
+        "test": {"last": {"steps": [3], **aggregate([replica])}},
+    }
+    write_table_files([summary], tmp_path)
+    assert (tmp_path / "scores.csv").read_text().splitlines() == [
+        "row,seed,weights,split,score,class,value",
+        "plm_a,7,last,test,map,,0.25",
+        "plm_a,7,last,test,class_ap,cat,0.25",
+    ]
+    assert r"plm\_a & 1 & 25.0 & -- \\" in (tmp_path / "table.tex").read_text().splitlines()
 
 
 def test_every_seed_of_every_row_is_there(table):
