@@ -148,7 +148,7 @@ def _check_can_move(data: Mapping[str, Any], data_dir: str) -> None:
     form, _, rest = data["source"].partition(":")
     if form in _NOWHERE:
         why = "is in no folder"
-    elif os.path.isabs(os.path.expanduser(rest)) and not data["train_list"]:
+    elif os.path.isabs(os.path.expanduser(rest)) and not data.get("train_list"):
         why = "has an absolute path"
     else:
         return

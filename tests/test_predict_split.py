@@ -123,6 +123,22 @@ def test_several_labels(run, images, tmp_path):
     assert list(file["class_names"]) == NAMES
 
 
+def test_features_are_standardised_once(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 150).astype(np.int32)
+    x = (rng.normal(size=(3, 6))[labels] * 4 + rng.normal(20, 2, (150, 6))).astype(np.float32)
+    np.savez(
+        tmp_path / "set.npz", x_train=x[:90], y_train=labels[:90], x_test=x[90:], y_test=labels[90:]
+    )
+    config = tiny(data__source="arrays:set.npz", data__data_dir=str(tmp_path), model__name="mlp")
+    config.data.update(imbalance=0.0, max_count=0, validation_size=0)
+    config.train.update(batch_size=30, epochs=10)
+    summary = train(config, tmp_path / "run")
+    file, _ = written(tmp_path / "run", tmp_path)
+    assert_scores(file, summary["test"]["last"]["replicas"][0])
+    assert summary["test"]["last"]["replicas"][0]["top1"] > 0.5
+
+
 def rows_of(path):
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
