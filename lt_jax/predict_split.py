@@ -22,7 +22,7 @@ import numpy.typing as npt
 from lt_jax import processes, sharding
 from lt_jax.artifact import predicted_positives
 from lt_jax.data import Dataset, load_dataset
-from lt_jax.data.identity import OF_IMAGES, different
+from lt_jax.data.identity import OF_IMAGES, data_fingerprint, different
 from lt_jax.errors import InputError
 from lt_jax.export import facts_of
 from lt_jax.feeding import evaluation_batches
@@ -50,7 +50,8 @@ class SplitPredictions(NamedTuple):
       probabilities: ``[N, C]``.
       logits: ``[N, C]``; their softmax or sigmoid is the probability.
       paths: of the files, relative to the folder of the data; None where the data are no folder.
-      facts: those of `lt_jax.export.facts_of`, and the ``split``.
+      facts: those of `lt_jax.export.facts_of`, the ``split``, and what tells its ``images`` from
+        others, see `lt_jax.data.identity.data_fingerprint`.
       headline: the score by which the run selects, recomputed from these predictions.
       in_summary: the same score of the same seed and weights in the run's summary.
     """
@@ -109,7 +110,8 @@ def predict_split(
     dataset = _dataset_of(run, data_dir)
     logits, probabilities = _outputs(trained, dataset, split)
     labels = getattr(dataset, f"{split}_labels")
-    facts = {**facts_of(trained), "split": split}
+    images = data_fingerprint(run.summary["data"])
+    facts = {**facts_of(trained), "split": split, "images": images}
     if dataset.multi_label:
         predicted = predicted_positives(logits, probabilities, facts).astype(np.uint8)
     else:

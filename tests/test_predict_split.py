@@ -71,6 +71,7 @@ def test_one_stage(seed, weights, ce, tmp_path):
     assert "path" not in file
     facts = json.loads(str(file["run"]))
     assert (facts["seed"], facts["weights"], facts["split"]) == (seed or 0, weights, "test")
+    assert facts["images"]["test_hash"] == dataset.test_hash
     assert found.headline == pytest.approx(tested["balanced_accuracy"], abs=1e-12)
     assert found.in_summary == tested["balanced_accuracy"]
 

@@ -82,7 +82,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     replaced: Mapping[str, int] = field(default_factory=dict)
     content: Mapping[str, str] = field(default_factory=dict)
-    paths: Mapping[str, npt.NDArray[np.bytes_]] = field(default_factory=dict)
+    paths: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @property
     def multi_label(self) -> bool:
@@ -220,7 +220,7 @@ def _content(source: Source, parts: Parts) -> dict[str, str]:
     return found
 
 
-def _paths(source: Source, parts: Parts) -> dict[str, npt.NDArray[np.bytes_]]:
+def _paths(source: Source, parts: Parts) -> dict[str, npt.NDArray[Any]]:
     """Of the files that are selected and tested on."""
     if not source.paths:
         return {}

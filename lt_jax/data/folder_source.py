@@ -21,7 +21,7 @@ from lt_jax.data.reading import SKIPPING_WITH_SIZE, Lists, Reading, Split, decod
 from lt_jax.errors import InputError
 from lt_jax.files import printable
 
-Paths = npt.NDArray[np.bytes_]
+Paths = npt.NDArray[Any]  # of bytes
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif"),

@@ -55,7 +55,7 @@ class Source(NamedTuple):
     validation_images: Any = None
     validation_labels: Labels | None = None
     notes: tuple[str, ...] = ()
-    paths: Mapping[str, npt.NDArray[np.bytes_]] = MappingProxyType({})
+    paths: Mapping[str, npt.NDArray[Any]] = MappingProxyType({})
 
 
 def load_source(
