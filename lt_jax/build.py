@@ -11,7 +11,8 @@ import numpy as np
 
 from lt_jax.data import Dataset
 from lt_jax.errors import InputError
-from lt_jax.models import create_model, load_pretrained, sigmoid_prior_bias
+from lt_jax.models import MODELS, create_model, load_pretrained, sigmoid_prior_bias
+from lt_jax.models.requirements import num_features_of
 from lt_jax.objectives import Objective, build_objective, check_multi_label
 from lt_jax.state import Network, make_network
 
@@ -31,7 +32,8 @@ def make_model(config: Config, dataset: Dataset, objective: Objective) -> Networ
       The pure functions of the model.
 
     Raises:
-      InputError: for an unknown model, or a head that does not fit the objective.
+      InputError: for an unknown model, one that lacks what is needed of it or is random in
+        evaluation mode, or a head that does not fit the objective.
     """
     model = config["model"]
     head = model["head"]
@@ -61,7 +63,53 @@ def make_model(config: Config, dataset: Dataset, objective: Objective) -> Networ
             rngs=rngs,
         )
 
-    return make_network(build)
+    network = make_network(build)
+    if network.draws:
+        _check_evaluation(model["name"], network, dataset)
+    return network
+
+
+def _check_evaluation(name: str, network: Network, dataset: Dataset) -> None:
+    """Refuses a network whose results on the test set would be a matter of chance."""
+
+    def evaluate(params: Any, stats: Any, images: jax.Array) -> jax.Array:
+        return network.apply(params, stats, images, False)[0]
+
+    program = jax.make_jaxpr(evaluate)(*_shapes(network, dataset))
+    if "random_bits" in str(program):  # the primitive in which every draw ends
+        raise InputError(
+            f"model {name!r} draws random numbers in evaluation mode; expected it to draw only"
+            " where train is True, as nnx.Dropout does with deterministic=not train"
+        )
+
+
+def check_features(config: Config, network: Network, dataset: Dataset) -> None:
+    """Refuses a network on whose features no classifier can be trained, before stage 1 is.
+
+    Args:
+      config: of the run.
+      network: from `make_model`.
+      dataset: it is for.
+
+    Raises:
+      InputError: if it gives no features, or others than its head takes.
+    """
+    params, stats, images = _shapes(network, dataset)
+    found = jax.eval_shape(network.features, params, stats, images)
+    name = config["model"]["name"]
+    expected = (len(images), num_features_of(name, MODELS[name], images.shape[-1]))
+    shape = getattr(found, "shape", type(found).__name__)
+    if shape != expected:
+        raise InputError(
+            f"model {name!r} gives features of shape {shape} for {len(images)}"
+            f" images; expected {expected}, which its head takes: num_features of each"
+        )
+
+
+def _shapes(network: Network, dataset: Dataset) -> tuple[Any, Any, Any]:
+    """Weights, statistics and a batch of a network, without their values."""
+    images = jax.ShapeDtypeStruct((2, *dataset.train_images.shape[1:]), jnp.float32)
+    return *jax.eval_shape(network.init, jax.random.key(0)), images
 
 
 def check_fused(config: Config, mesh: jax.sharding.Mesh) -> None:

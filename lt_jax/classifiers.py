@@ -24,7 +24,8 @@ def frozen_network(
     """A network of which only the classifier is trained.
 
     Its parameters are the classifier's; the whole network of stage 1 is kept, unchanged, where
-    batch-norm statistics usually are, so that a checkpoint is complete.
+    batch-norm statistics usually are, so that a checkpoint is complete. Its features are those of
+    evaluation mode, so nothing in it is random.
 
     Args:
       network: of stage 1.
@@ -40,11 +41,13 @@ def frozen_network(
             return inputs
         return network.features(stats["params"], stats["stats"], inputs)
 
-    def apply(params: Tree, stats: Tree, inputs: Array, train: bool) -> tuple[Array, Tree]:
+    def apply(
+        params: Tree, stats: Tree, inputs: Array, train: bool, key: Array | None = None
+    ) -> tuple[Array, Tree]:
         logits = classify(params, stats["params"]["head"], features(params, stats, inputs))
         return logits, stats
 
-    return network._replace(apply=apply, features=features)
+    return network._replace(apply=apply, features=features, draws=False)
 
 
 def scaled_logits(classify: Callable[[Tree, Array], Array]) -> Callable[[Tree, Tree, Array], Array]:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from lt_jax import processes, sharding, workdir
 from lt_jax.assembly import seeds_of
+from lt_jax.build import check_features
 from lt_jax.data import load_dataset
 from lt_jax.data.feature_files import shard_name
 from lt_jax.data.identity import OF_IMAGES, data_fingerprint, different
@@ -76,9 +77,10 @@ def extract_features(
         **data_fingerprint(dataset.info()),
     }
     facts = json.loads(json.dumps(facts))
+    frozen = load_frozen(stage1, dataset, weights)
+    check_features(config, frozen.network, dataset)
     path = folder_of(out)
     _claim(path, facts)
-    frozen = load_frozen(stage1, dataset, weights)
     mesh = sharding.make_mesh(config["train"]["num_devices"])
     folders = [path / f"seed_{seed}" for seed in seeds_of(config)]
     for folder in folders:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from lt_jax import sharding
 from lt_jax import workdir as workdirs
 from lt_jax.assembly import Task, assemble, make_training
-from lt_jax.build import make_model, make_objective
+from lt_jax.build import check_features, make_model, make_objective
 from lt_jax.classifiers import frozen_network, scaled_logits
 from lt_jax.configuration import check_config
 from lt_jax.data import Dataset
@@ -153,6 +153,7 @@ def check_second_stage(config: Config, dataset: Dataset) -> None:
             "config.retrain.weights is 'best_on_validation', but there is no validation split;"
             " use 'last', or set config.data.validation_size"
         )
+    check_features(config, make_model(config, dataset, first), dataset)
     if method in DIVIDED:
         check_division(config, dataset)
     elif method in POST_HOC:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from lt_jax.errors import InputError
+from lt_jax.models.requirements import check_features_of
 from lt_jax.objectives import Objective
 
 Array = jax.Array
@@ -46,45 +48,79 @@ class TrainState(NamedTuple):
     best: Best | tuple[()]
 
 
+class Apply(Protocol):
+    """Signature of `Network.apply`."""
+
+    def __call__(
+        self, params: Tree, stats: Tree, images: Array, train: bool, key: Array | None = None, /
+    ) -> tuple[Array, Tree]:
+        """Logits ``[B, C]``, and the new statistics."""
+        ...
+
+
 class Network(NamedTuple):
     """A model as pure functions of plain dictionaries of arrays.
 
     Attributes:
       init: ``key -> (params, stats)``.
-      apply: ``(params, stats, images, train) -> (logits, stats)``.
+      apply: ``(params, stats, images, train, key=None) -> (logits, stats)``. In training all that
+        is random depends on the key alone, which a network that draws nothing does without; in
+        evaluation mode nothing is random.
       features: ``(params, stats, images) -> features [B, D]``, in evaluation mode.
       classify: ``(params of the head, features) -> logits``.
+      draws: whether training it is random, as with dropout.
     """
 
     init: Callable[[Array], tuple[Tree, Tree]]
-    apply: Callable[[Tree, Tree, Array, bool], tuple[Array, Tree]]
+    apply: Apply
     features: Callable[[Tree, Tree, Array], Array]
     classify: Callable[[Tree, Array], Array]
+    draws: bool = False
 
 
 def make_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     """Splits an NNX module once, so that the step is plain `jax.jit` over pytrees.
 
+    Random streams of the module (`nnx.RngState`) are no part of what is trained or saved: each
+    call starts them anew.
+
     Args:
       build: gives the module with fresh weights.
 
     Returns:
-      Its pure functions.
+      Its pure functions; `features` raises an `InputError` if the module has none.
+
+    Raises:
+      InputError: for a module that keeps a random key in anything but a random stream.
     """
     abstract: Any = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
     graph, head_graph = nnx.graphdef(abstract), nnx.graphdef(abstract.head)
+    streams = nnx.to_pure_dict(nnx.state(abstract, nnx.RngState))
+    draws = bool(jax.tree.leaves(streams))
+    if any(map(_is_key, jax.tree.leaves(_split(abstract)))):
+        raise InputError(
+            f"the network {type(abstract).__name__} keeps a random key in a variable; expected it"
+            " to draw from nnx.Rngs, as nnx.Dropout(0.2, rngs=rngs) does"
+        )
+    still_graph = _without_dropout(abstract) if draws else graph
 
-    def split(module: nnx.Module) -> tuple[Tree, Tree]:
-        parts: Any = nnx.split(module, nnx.Param, ...)
-        return nnx.to_pure_dict(parts[1]), nnx.to_pure_dict(parts[2])
+    def merge(params: Tree, stats: Tree, key: Array | None) -> Any:
+        if not draws:
+            return nnx.merge(graph, params, stats)
+        if key is None:
+            return nnx.merge(still_graph, params, stats, _started(streams, jax.random.key(0)))
+        return nnx.merge(graph, params, stats, _started(streams, key))
 
-    def apply(params: Tree, stats: Tree, images: Array, train: bool) -> tuple[Array, Tree]:
-        module: Any = nnx.merge(graph, params, stats)
+    def apply(
+        params: Tree, stats: Tree, images: Array, train: bool, key: Array | None = None
+    ) -> tuple[Array, Tree]:
+        module = merge(params, stats, key if train else None)
         logits = module(images, train=train)
-        return logits, split(module)[1]
+        return logits, _split(module)[1]
 
     def features(params: Tree, stats: Tree, images: Array) -> Array:
-        module: Any = nnx.merge(graph, params, stats)
+        module = merge(params, stats, None)
+        check_features_of(module)
         return module.features(images, train=False)
 
     def classify(params: Tree, inputs: Array) -> Array:
@@ -92,11 +128,49 @@ def make_network(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
         return module(inputs)
 
     return Network(
-        init=lambda key: split(build(nnx.Rngs(key))),
+        init=lambda key: _split(build(nnx.Rngs(key))),
         apply=apply,
         features=features,
         classify=classify,
+        draws=draws,
     )
+
+
+def _split(module: nnx.Module) -> tuple[Tree, Tree]:
+    """Weights, and all else but the random streams."""
+    parts: Any = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    return nnx.to_pure_dict(parts[1]), nnx.to_pure_dict(parts[3])
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _without_dropout(module: Any) -> Any:
+    """The graph of a module whose dropout is off also where a call does not say so."""
+    module.set_attributes(deterministic=True, raise_if_not_found=False)
+    return nnx.graphdef(module)
+
+
+def _started(streams: Tree, key: Array) -> Tree:
+    """Random streams as if nothing had been drawn from them yet, each with its own key.
+
+    Args:
+      streams: shapes and dtypes of their keys and of their counts of what was drawn.
+      key: on which alone the keys depend.
+
+    Returns:
+      The same with arrays.
+    """
+    leaves, structure = jax.tree.flatten(streams)
+
+    def start(number: int, leaf: Any) -> Array:
+        if not _is_key(leaf):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        own = jax.random.fold_in(key, number)
+        return jax.random.split(own, leaf.shape) if leaf.shape else own
+
+    return jax.tree.unflatten(structure, [start(i, leaf) for i, leaf in enumerate(leaves)])
 
 
 def init_state(

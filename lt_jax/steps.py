@@ -48,6 +48,10 @@ Steps = Callable[[TrainState, Array, Split, Array], tuple[TrainState, Array]]
 EvalStep = Callable[[Any, Any, Split, Array, Array], Any]
 
 
+# Folded into the key of a batch for the network; the objective folds in its transforms' numbers.
+_OF_NETWORK = 0x6E6574
+
+
 class Batch(NamedTuple):
     """What an update takes.
 
@@ -55,7 +59,7 @@ class Batch(NamedTuple):
       images: as the network takes them, ``[B, ...]``.
       labels: ``[B]`` or ``[B, C]``; of mixed images those of their partners after them.
       lam: weight of the images' own labels if they are mixed, else None.
-      key: for what the objective draws.
+      key: for what the objective draws, and the network.
     """
 
     images: Array
@@ -176,9 +180,10 @@ def make_train_step(
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
         images, labels, lam, loss_key = batch
+        own_key = jax.random.fold_in(loss_key, _OF_NETWORK) if network.draws else None
 
         def loss_of(params: Any) -> tuple[Array, tuple[Any, Any]]:
-            logits, stats = network.apply(params, state.stats, images, True)
+            logits, stats = network.apply(params, state.stats, images, True, own_key)
             loss, memory = _loss(objective, state, loss_key, logits, labels, lam)
             return loss, (stats, memory)
 

@@ -24,7 +24,7 @@ def step(**augmentation):
     objective = objectives.chain(base=objectives.softmax_cross_entropy)
     network = Network(
         init=lambda key: ({"bias": jnp.zeros(CLASSES)}, {}),
-        apply=lambda params, stats, x, train: (x + params["bias"], stats),
+        apply=lambda params, stats, x, train, key=None: (x + params["bias"], stats),
         features=lambda params, stats, x: x,
         classify=lambda params, x: x,
     )

@@ -3,7 +3,7 @@
 Every network maps float images ``[B, H, W, C]`` (the MLP: feature vectors ``[B, D]``) to float32
 logits by ``model(images, train=...)``, to the float32 features before its head by
 ``model.features(images, train=...)``, and keeps the head as ``model.head``. How many features
-there are is ``num_features`` of its class; None if as many as of its inputs.
+there are is ``num_features`` of its class, None for as many as the inputs have channels.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,12 @@ from lt_jax.errors import InputError
 from lt_jax.models.heads import CosineHead, LinearHead, sigmoid_prior_bias
 from lt_jax.models.mlp import MLP, Linear
 from lt_jax.models.pretrained import load_pretrained
+from lt_jax.models.requirements import (
+    check_constructor,
+    check_module,
+    network_of,
+    num_features_of,
+)
 from lt_jax.models.resnet import BottleneckResNet, ResNet, ResNeXt
 from lt_jax.models.resnet_cifar import ResNetCIFAR
 from lt_jax.models.small import Conv4, SmallNet
@@ -75,12 +81,6 @@ _OF_VECTORS = {"mlp", "linear"}
 _SMALLEST_SIDE = 8
 
 
-def _network(name: str) -> Any:
-    """The class that a constructor of ``MODELS`` makes."""
-    constructor = MODELS[name]
-    return constructor.func if isinstance(constructor, partial) else constructor
-
-
 def _check_image_shape(name: str, image_shape: Sequence[int]) -> None:
     """Refuses what the network does not take, images or feature vectors, and unusable sizes."""
     *sides, channels = image_shape or (0,)
@@ -105,7 +105,7 @@ def _check_image_shape(name: str, image_shape: Sequence[int]) -> None:
 
 def _patch_size(name: str) -> int | None:
     """Side of the patches that a network cuts images into; None for one that takes any size."""
-    return getattr(_network(name), "patch_size", None)
+    return getattr(network_of(MODELS[name]), "patch_size", None)
 
 
 def _create_head(
@@ -155,7 +155,8 @@ def create_model(
       The module; ``model(images, train=...)`` is ``[B, C]`` float32.
 
     Raises:
-      InputError: if a name is unknown or a shape or number cannot be used.
+      InputError: if a name is unknown, a shape or number cannot be used, or a network that was
+        added to ``MODELS`` lacks what is needed of it.
 
     Example:
       >>> model = create_model("small", image_shape=(8, 8, 1), num_classes=10, rngs=nnx.Rngs(0))
@@ -169,7 +170,7 @@ def create_model(
         raise InputError(f"num_classes={num_classes!r}: expected at least 2.")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(f"dtype={dtype!r}: expected a floating dtype such as jnp.bfloat16.")
-    if fused and _network(name) is not ResNetCIFAR:
+    if fused and network_of(MODELS[name]) is not ResNetCIFAR:
         raise InputError(
             f"fused=True: model {name!r} has no fused kernels; only CIFAR ResNets have."
         )
@@ -177,8 +178,13 @@ def create_model(
         raise InputError(
             f"image_shape={tuple(image_shape)!r}: fused kernels take at most 16 channels."
         )
-    width = _network(name).num_features or image_shape[-1]  # None: that of the inputs
+    width = num_features_of(name, MODELS[name], image_shape[-1])
     classifier = _create_head(head, width, num_classes, head_bias, rngs)
     inputs = image_shape if _patch_size(name) else image_shape[-1]
-    options = {"fused": True} if fused else {}
-    return MODELS[name](inputs, head=classifier, dtype=dtype, rngs=rngs, **options)
+    options: dict[str, Any] = {"head": classifier, "dtype": dtype, "rngs": rngs}
+    if fused:
+        options["fused"] = True
+    check_constructor(name, MODELS[name], options)
+    model = MODELS[name](inputs, **options)
+    check_module(name, model)
+    return model
