@@ -18,15 +18,23 @@ FROM = flags.DEFINE_string("from_workdir", None, "Folder of the finished run.")
 OUT = flags.DEFINE_string("out", None, "Folder for the features.")
 WEIGHTS = flags.DEFINE_enum("weights", "last", ["last", "best_on_validation"], "Which of the run.")
 SIZE = flags.DEFINE_integer("shard_size", 10_000, "Examples in a file.", lower_bound=1)
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS sets are, if not where they were.")
+SOURCE = flags.DEFINE_string(
+    "source", "", "Where the data of the run are, if not where they were: folder:PATH, arrays:FILE."
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "Where TFDS sets are, and what other names are relative to, if not as before."
+)
 
 
 def main() -> None:
     """Extracts, and tells where to."""
     source, out = cli.required(FROM), cli.required(OUT)
-    settings = {"data_dir": DATA_DIR.value} if DATA_DIR.value else {}
     folders = extract_features(
-        source, out, weights=WEIGHTS.value, shard_size=SIZE.value, settings=settings
+        source,
+        out,
+        weights=WEIGHTS.value,
+        shard_size=SIZE.value,
+        settings=cli.given(SOURCE, DATA_DIR),
     )
     say(f"features are in {', '.join(str(folder) for folder in folders)}.")
 

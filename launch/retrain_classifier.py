@@ -9,6 +9,9 @@ r"""Re-trains or re-computes the classifier of a finished run on its frozen feat
 The second stages: crt, lws, finetune, gcl, tau_norm, ncm, posthoc_logit_adjustment; after a slash
 another objective (crt/balanced_softmax). --config takes the second stage of a config instead, whose
 recipe suits its data. --set sets a field of `config.retrain`.
+
+Where the data have moved since, --source or --data_dir says where they are; images other than those
+of the run are refused.
 """
 
 from absl import flags
@@ -29,6 +32,12 @@ STAGE = flags.DEFINE_string(
 )
 CONFIG = cli.config_flag(None)
 SET = flags.DEFINE_multi_string("set", [], "A field of config.retrain, such as epochs=20.")
+SOURCE = flags.DEFINE_string(
+    "source", "", "Where the data of the run are, if not where they were: folder:PATH, arrays:FILE."
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "Where TFDS sets are, and what other names are relative to, if not as before."
+)
 SEEDS = flags.DEFINE_integer("seeds", 0, "Replicas of stage 1 to use; 0 for all.", lower_bound=0)
 
 
@@ -51,9 +60,9 @@ def both_stages(first: ConfigDict) -> ConfigDict:
 def main() -> None:
     """Runs the second stage and tells the headline scores of both."""
     source, folder = cli.required(FROM), cli.required(WORKDIR)
-    config = both_stages(config_of(source))
+    config = both_stages(config_of(source, cli.given(SOURCE, DATA_DIR)))
     config.replicas = SEEDS.value or config.replicas
-    override(config, [f"retrain.{setting}" for setting in SET.value])
+    override(config, [f"retrain.{setting.removeprefix('retrain.')}" for setting in SET.value])
     tell(retrain(config, folder, source))
 
 

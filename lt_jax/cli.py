@@ -208,6 +208,11 @@ def required(flag: flags.FlagHolder[str | None]) -> str:
     return flag.value
 
 
+def given(*holders: flags.FlagHolder[str | None]) -> dict[str, str]:
+    """The values of those flags that were given, by name."""
+    return {holder.name: holder.value for holder in holders if holder.value}
+
+
 def main(function: Callable[..., None], *, arguments: bool = False) -> None:
     """Runs a script; bad input ends with one sentence on standard error and status 2.
 

@@ -61,9 +61,7 @@ def extract_features(
         raise InputError(f"shard_size is {shard_size!r}; expected at least 1")
     if weights not in ("last", "best_on_validation"):
         raise InputError(f"weights is {weights!r}; expected 'last' or 'best_on_validation'")
-    config = config_of(from_workdir)
-    with config.unlocked():
-        config.data.update(settings or {})
+    config = config_of(from_workdir, settings or {})
     stage1 = find_stage1(config, from_workdir)
     dataset = load_dataset(config["data"])
     check_same_images(stage1, dataset)

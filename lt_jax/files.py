@@ -77,6 +77,23 @@ def path_from(folder: Path, relative: str) -> Path:
     return folder_of(start + os.path.normpath(os.path.join(text.removeprefix(start), relative)))
 
 
+def located(name: str, folder: str = "") -> Path:
+    """Where a file or folder of data is, as a sentence about it should say.
+
+    Args:
+      name: of it; ``~`` is expanded.
+      folder: what a relative name is relative to; the working directory if there is none.
+
+    Returns:
+      An absolute path.
+
+    Example:
+      >>> located("set.npz", "/data").as_posix(), located("/b/set.npz", "/data").as_posix()
+      ('/data/set.npz', '/b/set.npz')
+    """
+    return Path(os.path.expanduser(folder or ""), os.path.expanduser(name)).absolute()
+
+
 def output_file(name: str | os.PathLike[str]) -> Path:
     """A file that is to be written, by its name, see `folder_of`.
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lt_jax import workdir
 from lt_jax.configuration import all_defaults, plain
-from lt_jax.data.identity import different
+from lt_jax.data.identity import different, only_moved
+from lt_jax.matching import INDIFFERENT, flatten
 from lt_jax.summaries import Scores, aggregate
 
 # What may differ, beside what changes nothing: which seeds, and how they are called and run.
-_FREE = workdir.INDIFFERENT | {"name", "replica_mode", "replicas", "seed"}
+_FREE = INDIFFERENT | {"name", "replica_mode", "replicas", "seed"}
 
 _SEEDS = re.compile(r"seeds_(\d+)(?:-(\d+))?")
 
@@ -45,12 +45,15 @@ def can_join(a: Scores, b: Scores) -> bool:
     """
     if set(a["seeds"]) & set(b["seeds"]) or different(a["data"], b["data"]):
         return False
-    one, other = (dict(workdir.flatten(summary["config"])) for summary in (a, b))
+    one, other = (dict(flatten(summary["config"])) for summary in (a, b))
     if one.keys() != other.keys():  # fields that came later had their defaults
-        defaults = dict(workdir.flatten(json.loads(json.dumps(plain(all_defaults(a["config"]))))))
+        defaults = dict(flatten(json.loads(json.dumps(plain(all_defaults(a["config"]))))))
         one, other = ({**defaults, **fields} for fields in (one, other))
-    differing = {k for k in one.keys() | other.keys() if one.get(k) != other.get(k)}
-    return differing <= _FREE and a["test"].keys() == b["test"].keys()
+    differing = {k for k in one.keys() | other.keys() if one.get(k) != other.get(k)} - _FREE
+    # Hashes have told that these are the same.
+    moved = {k for k in differing if only_moved(k, one.get(k), other.get(k))}
+    known = all("train_hash" in summary["data"] for summary in (a, b))
+    return differing <= (moved if known else set()) and a["test"].keys() == b["test"].keys()
 
 
 def joined(summaries: Sequence[Scores]) -> Scores:

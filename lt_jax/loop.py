@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from lt_jax import processes, workdir
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.data import Dataset
-from lt_jax.data.identity import different
+from lt_jax.data.identity import check_can_move, different
 from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.feeding import Place, Rest, evaluation_batches, evaluation_shapes, training_steps
 from lt_jax.metrics import Scoring
@@ -104,15 +104,20 @@ class Loop:
 
     def _restore(self) -> None:
         found = self.checkpoints.restore(self.run.replicas.stack(self.states))
+        if found is not None:
+            self._check_same_data(found.notes["data"])
+        workdir.note_place(self.run.config, self.run.folder)
         if found is None:
             return
-        self._check_same_data(found.notes["data"])
         self.step, self.seconds = found.step, found.notes["seconds"]
         self.pending = [np.asarray(losses) for losses in found.notes["pending"]]
         self.states = self.run.replicas.unstack(found.state)
         say(f"going on from step {self.step} of {self.run.total_steps}.")
 
     def _check_same_data(self, before: dict[str, Any]) -> None:
+        elsewhere = workdir.moved_from(self.run.config, self.run.folder)
+        if elsewhere:
+            check_can_move(before, elsewhere, f"the run in {self.run.folder}")
         if different(before, self.run.fingerprint):
             raise InputError(
                 f"the run in {self.run.folder} was trained on other images than those now in"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lt_jax import augment, sharding
+from lt_jax import augment, sharding, workdir
 from lt_jax.assembly import Task, assemble, make_training
 from lt_jax.build import check_fused, initial_weights, make_model
 from lt_jax.data import Dataset, StreamedImages, load_dataset
-from lt_jax.data.identity import data_fingerprint
+from lt_jax.data.identity import OF_IMAGES, check_can_move, data_fingerprint, different
 from lt_jax.errors import InputError
 from lt_jax.feeding import is_streamed
 from lt_jax.loop import Config, Run
@@ -84,6 +85,43 @@ def load(config: Config, dataset: Dataset | None = None) -> Dataset:
         del facts["pixel_mean"]  # its last bits depend on the processor, and hashes tell as much
         check_same({f"the data's {name}": value for name, value in facts.items()})
     return found
+
+
+def told_finished(
+    config: Config, folder: Path, dataset: Dataset | None = None
+) -> dict[str, Any] | None:
+    """As `lt_jax.workdir.told_finished`, with the check of `check_moved`."""
+    done = workdir.finished_summary(folder)
+    if done is not None:
+        check_moved(config, folder, done["data"], dataset)
+    return workdir.told_finished(folder)
+
+
+def check_moved(
+    config: Config, folder: Path, before: Config, dataset: Dataset | None = None
+) -> None:
+    """Refuses the config of a finished run if its data are said to lie where others do.
+
+    Args:
+      config: that matches the folder's.
+      folder: of the run.
+      before: what the run noted about its data.
+      dataset: of ``config.data``, if it has been loaded already; only data that have moved are.
+
+    Raises:
+      InputError: naming what differs.
+    """
+    elsewhere = workdir.moved_from(config, folder)
+    if not elsewhere:
+        return
+    check_can_move(before, elsewhere, f"the run in {folder}")
+    dataset = load(config, dataset)
+    name = different(before, dataset.info())
+    if name:
+        raise InputError(
+            f"the run in {folder} has finished with other {OF_IMAGES[name]} than those now in"
+            f" {dataset.source}; choose another workdir"
+        )
 
 
 def check_augmentation(name: str, augmentation: Config, dataset: Dataset) -> None:

@@ -33,7 +33,7 @@ from lt_jax.objectives import Objective
 from lt_jax.objectives.registry import ONE_LABEL
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.posthoc import compute
-from lt_jax.prepare import check_augmentation, check_fits, load, put_splits
+from lt_jax.prepare import check_augmentation, check_fits, load, put_splits, told_finished
 from lt_jax.replicas import use_vmap
 from lt_jax.stage1 import (
     SecondStage,
@@ -94,7 +94,7 @@ def retrain(
         raise InputError(f"workdir {path} is that of stage 1; choose another for stage 2")
     workdirs.check_config_matches(config, path)
     check_same_start(path, stage1)
-    done = workdirs.told_finished(path)
+    done = told_finished(config, path, dataset)
     if done is not None:
         return done
     dataset = load(config, dataset)

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from lt_jax import workdir
 from lt_jax.config_checks import value_at
 from lt_jax.configuration import base_config, plain
 from lt_jax.errors import InputError
+from lt_jax.matching import flatten
 from lt_jax.two_stage import lacking_transform
 
 
@@ -66,7 +66,7 @@ def override(config: ConfigDict, settings: Sequence[str]) -> None:
 
 def _hint(name: str, configs: Iterable[ConfigDict]) -> str:
     """The field of some configs that may have been meant."""
-    known = [path for config in configs for path, _ in workdir.flatten(plain(config))]
+    known = [path for config in configs for path, _ in flatten(plain(config))]
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

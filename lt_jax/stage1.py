@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +19,11 @@ from lt_jax.build import make_model
 from lt_jax.checkpoint import read_states
 from lt_jax.configuration import first_stage, plain, read_config
 from lt_jax.data import Dataset
-from lt_jax.data.identity import data_fingerprint, different
+from lt_jax.data.identity import check_can_move, data_fingerprint, different, only_moved
 from lt_jax.errors import InputError
 from lt_jax.files import files_in, folder_of, path_between, path_from
 from lt_jax.loop import Config
+from lt_jax.matching import INDIFFERENT, flatten
 from lt_jax.objectives import Objective
 from lt_jax.state import Network, init_state
 from lt_jax.summaries import aggregate
@@ -98,11 +100,13 @@ class SecondStage(NamedTuple):
 _DECISIVE = ("data", "model", "objective", "sampling", "augment", "optimizer")
 
 
-def config_of(folder: str | Path) -> ConfigDict:
+def config_of(folder: str | Path, data: Mapping[str, Any] = MappingProxyType({})) -> ConfigDict:
     """The config with which stage 1 in a folder was trained.
 
     Args:
       folder: of a run of one stage, or of two stages, whose first is then taken.
+      data: fields of ``config.data`` that differ now: ``source`` and ``data_dir``, where its data
+        have moved.
 
     Returns:
       A locked `ConfigDict`, to which `lt_jax.configuration.with_stage` adds a second stage.
@@ -110,7 +114,9 @@ def config_of(folder: str | Path) -> ConfigDict:
     Raises:
       InputError: if there is no run in it.
     """
-    return read_config(_run_folder(folder) / workdir.CONFIG)
+    config = read_config(_run_folder(folder) / workdir.CONFIG)
+    config.data.update(data)
+    return config
 
 
 def _run_folder(folder: str | Path) -> Path:
@@ -165,20 +171,21 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields on which the weights of stage 1 depend, in the order of interest."""
     chosen = {name: config.get(name, {}) for name in _DECISIVE}
     chosen["train"] = {k: config.get("train", {}).get(k) for k in ("epochs", "batch_size")}
-    flat = dict(workdir.flatten(json.loads(json.dumps(chosen))))
-    return {k: v for k, v in flat.items() if k not in workdir.INDIFFERENT}
+    flat = dict(flatten(json.loads(json.dumps(chosen))))
+    return {k: v for k, v in flat.items() if k not in INDIFFERENT}
 
 
 def _check_same_stage(here: Config, there: Config, path: Path) -> None:
     own, other = decisive(here), decisive(there)
     for name in [*own, *(k for k in other if k not in own)]:
-        if own.get(name) != other.get(name):
+        before, now = other.get(name), own.get(name)
+        if before != now and not only_moved(name, before, now):  # hashes tell what lies there
             what = {"data": "on other data", "model": "with another network"}.get(
                 name.split(".")[0], "in another way"
             )
             raise InputError(
-                f"stage 1 in {path} was trained {what}: {name} = {other.get(name)!r}, and this"
-                f" config has {own.get(name)!r}"
+                f"stage 1 in {path} was trained {what}: {name} = {before!r}, and this"
+                f" config has {now!r}"
             )
 
 
@@ -221,6 +228,8 @@ def check_same_images(stage1: Stage1, dataset: Dataset) -> None:
       InputError: naming what differs.
     """
     before = data_fingerprint(stage1.summary["data"])
+    if stage1.summary["data"]["source"] != dataset.source:
+        check_can_move(before, stage1.summary["data"]["source"], f"stage 1 in {stage1.folder}")
     now = data_fingerprint(dataset.info())
     if len(before["class_counts"]) != len(now["class_counts"]):
         raise InputError(

@@ -14,6 +14,7 @@ from lt_jax import workdir
 from lt_jax.assembly import seeds_of
 from lt_jax.configuration import check_config, first_stage, plain
 from lt_jax.data import Dataset
+from lt_jax.data.identity import check_can_move
 from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.files import folder_of
 from lt_jax.masking_pictures import save_masking_of_table
@@ -108,11 +109,14 @@ def check(
     own = [row for row in rows if not row.same_as]
     done = finished(own, folder)
     to_run = [row for row in own if row.name not in done]
-    if not to_run:
+    moved = _check_moved(rows, folder, finished(rows, folder))
+    if not to_run and not moved:
         check_one_set({**same, **done, **kept})
         return None
     dataset = load(plain(rows[0].config))
     check_one_set({**same, **done, **kept}, dataset.info())
+    if not to_run:
+        return None
     for row in to_run:
         try:
             prepare(first_stage(row.config), folder, dataset)
@@ -121,6 +125,16 @@ def check(
         except InputError as error:
             raise InputError(f"row {row.name!r}: {error}") from error
     return dataset
+
+
+def _check_moved(rows: Sequence[Row], folder: Path, done: Mapping[str, Summary]) -> bool:
+    """Whether the data of a finished row are said to lie elsewhere now."""
+    moved = False
+    for row in rows:
+        if row.name in done and (before := workdir.moved_from(row.config, folder / row.name)):
+            check_can_move(done[row.name]["data"], before, f"row {row.name!r}")
+            moved = True
+    return moved
 
 
 def finished(rows: Sequence[Row], folder: Path) -> dict[str, Summary]:
@@ -185,11 +199,11 @@ def run_row(row: Row, folder: Path, dataset: Dataset | None) -> Summary | None:
       Its summary; None if a signal stopped it.
     """
     path = folder / row.name
+    done = workdir.told_finished(path)
+    if done is not None:  # whose images `check` has compared; it needs no first stage any more
+        return done
     if not row.stage1:
         return train(row.config, path, dataset=dataset)
-    done = workdir.told_finished(path)
-    if done is not None:  # and needs no first stage any more
-        return done
     before = folder / row.stage1
     if workdir.finished_summary(before) is None:
         first = first_stage(row.config)

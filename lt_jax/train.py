@@ -16,7 +16,7 @@ from lt_jax.data import Dataset
 from lt_jax.files import folder_of
 from lt_jax.finish import carry_out
 from lt_jax.loop import Config
-from lt_jax.prepare import load, prepare
+from lt_jax.prepare import load, prepare, told_finished
 from lt_jax.retrain import check_second_stage, retrain
 
 
@@ -56,7 +56,7 @@ def train(
     check_config(config)
     path = folder_of(workdir)
     workdirs.check_config_matches(config, path)
-    done = workdirs.told_finished(path)
+    done = told_finished(config, path, dataset)
     if done is not None:
         return done
     if config["retrain"]["method"]:
@@ -83,5 +83,6 @@ def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str
         return done
     summary = retrain(config, path / workdirs.STAGE2, folder, dataset=dataset)
     if summary is not None:
+        workdirs.note_place(config, path)
         workdirs.write_json(path / workdirs.SUMMARY, summary)
     return summary

@@ -25,7 +25,7 @@ from lt_jax.finish import go_through, scores_of
 from lt_jax.loop import Loop, Run, evaluate
 from lt_jax.objectives import alternatives
 from lt_jax.optimizers import make_optimizer, make_schedule
-from lt_jax.prepare import load, prepare
+from lt_jax.prepare import check_moved, load, prepare
 from lt_jax.retrain import check_second_stage, prepare_classifier, start_second_stage
 from lt_jax.settings import Grid, candidates_of
 from lt_jax.train import train
@@ -89,7 +89,10 @@ def _plan(
     """Checks a tuning; writes nothing."""
     grid = _grid(config, over)
     workdir.check_config_matches(_noted(config, grid), path)
-    if (path / workdir.TUNING).exists():
+    done = workdir.finished_summary(path, workdir.TUNING)
+    if done is not None:
+        noted = {k: v for k, v in done["data"].items() if k != "total_test"}  # see `_without_test`
+        check_moved(config, path, noted, dataset)
         return _Plan(config, grid, path, None)
     dataset = load(config, dataset)
     _check(grid, dataset)

@@ -13,28 +13,16 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from lt_jax.configuration import all_defaults, plain, read_fields
+from lt_jax.configuration import plain, read_fields
+from lt_jax.data.identity import PLACES
 from lt_jax.errors import InputError
 from lt_jax.files import is_remote, make_folder, write_text
+from lt_jax.matching import first_difference, flatten, moved_fields, refusal, stored_and_given
 from lt_jax.processes import agreed, all_agree, check_same, is_writer
 from lt_jax.writers import say
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 TUNING = "tuning.json"  # what comes of comparing values, in place of a summary
-# Fields that change nothing of what a run computes, but for the order and rounding of sums; they
-# may differ when it goes on.
-INDIFFERENT = {
-    "data.data_dir",
-    "data.download",
-    "model.fused",
-    "train.fsdp",
-    "data.workers",  # what is read does not depend on who reads it
-    "train.keep_checkpoints",
-    "train.num_devices",
-    "train.picture",
-    "train.progress",
-    "train.tensorboard",
-}
 # Fields that each process of a run may have to itself.
 _OWN = {"data.data_dir", "data.download", "data.workers", "train.progress"}
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
@@ -49,15 +37,6 @@ FROM = "stage1.json"  # which weights a second stage was started from
 def write_json(path: Path, value: Any) -> None:
     """Writes a file whole or not at all; see `lt_jax.files.write_whole`."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def flatten(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Fields by dotted name; an empty group is a field."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{path}{name}.")
-        else:
-            yield path + name, value
 
 
 def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
@@ -79,18 +58,34 @@ def check_config_matches(config: Mapping[str, Any], workdir: Path) -> None:
                     " is; choose another workdir"
                 )
         return
-    there = dict(flatten(read_fields(path)))
-    here = dict(flatten(json.loads(json.dumps(plain(config)))))
-    defaults = dict(flatten(json.loads(json.dumps(plain(all_defaults(config))))))
-    for name in here.keys() & defaults.keys():  # fields that came later had their defaults
-        there.setdefault(name, defaults[name])
-    for name in sorted({*there, *here} - INDIFFERENT):
-        if there.get(name) != here.get(name):
-            raise InputError(
-                f"workdir {workdir} belongs to a run with {name} = {there.get(name)!r}, and this"
-                f" config has {here.get(name)!r}; choose another workdir, or set config.{name} as"
-                " there to go on with it"
-            )
+    there, here = stored_and_given(path, config)
+    name = first_difference(there, here)
+    if name:
+        raise InputError(refusal(name, there, here, workdir))
+
+
+def moved_from(config: Mapping[str, Any], workdir: Path) -> str:
+    """Where the data of the run in a folder were, if its config says another place than this one.
+
+    Args:
+      config: that matches the folder's.
+      workdir: of the run.
+
+    Returns:
+      Fields and their values; empty if the data are where they were, or there is no run.
+    """
+    if not (workdir / CONFIG).exists():
+        return ""
+    there, here = stored_and_given(workdir / CONFIG, config)
+    return ", ".join(f"config.{name} = {there.get(name)!r}" for name in moved_fields(there, here))
+
+
+def note_place(config: Mapping[str, Any], workdir: Path) -> None:
+    """Notes in the folder of a run where its data lie now, once they are known to be the same."""
+    if moved_from(config, workdir):
+        fields = read_fields(workdir / CONFIG)
+        fields["data"] |= {name: config["data"][name] for name in PLACES}
+        write_json(workdir / CONFIG, fields)
 
 
 def check_alike(config: Mapping[str, Any]) -> None:

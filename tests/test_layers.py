@@ -52,6 +52,7 @@ LAYERS = (
         "steps",
         "checkpoint",
         "writers",
+        "matching",
         "workdir",
         "programs",
         "replicas",

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lt_jax.comparison.runs import Finished
+from lt_jax.matching import flatten
 from lt_jax.summaries import Scores
-from lt_jax.workdir import flatten
 
 ABSENT = "-"
 LONGEST = 24  # entries of a list that is shown

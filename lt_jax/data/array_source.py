@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lt_jax.data.feature_files import Pair
 from lt_jax.errors import InputError
+from lt_jax.files import located
 from lt_jax.longtail import long_tailed_indices
 from lt_jax.npz import read_npz
 
@@ -65,7 +64,7 @@ def read_arrays(file: str, data_dir: str) -> Splits:
     Raises:
       InputError: if the file cannot be read or lacks an array.
     """
-    path = Path(os.path.expanduser(data_dir or ""), os.path.expanduser(file))
+    path = located(file, data_dir)
     found = read_npz(path, (*ARRAY_KEYS, *NAME_KEYS), expected=_listed())
     missing = [key for key in ARRAY_KEYS if key not in found]
     if missing:

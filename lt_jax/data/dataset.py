@@ -21,6 +21,7 @@ from lt_jax.data.statistics import (
     array_hash,
     content_hash,
     input_statistics,
+    sample_hash,
     standardised,
 )
 from lt_jax.data.streamed import StreamedImages
@@ -57,7 +58,8 @@ class Dataset:
         split; only splits in memory that have some.
       content: by name what else tells images from others, in `info` too: ``train_hash`` and
         ``validation_hash`` of labels and pixels, or of streamed images the names and sizes of files
-        (of TFDS sets the numbers of examples); and ``test_files_hash`` of streamed test images.
+        (of TFDS sets the numbers of examples); ``test_files_hash`` of streamed test images; and
+        ``sample_hash`` of the content of some files of each streamed split.
       paths: of the files of ``test`` and ``validation``, bytes ``[N]``, relative to the folder; of
         folders only.
     """
@@ -217,6 +219,9 @@ def _content(source: Source, parts: Parts) -> dict[str, str]:
     }
     if isinstance(source.test_images, StreamedImages):
         found["test_files_hash"] = content_hash(source.test_labels, source.test_images)
+    splits = parts.train_images, parts.validation_images, source.test_images
+    if any(isinstance(images, StreamedImages) for images in splits):
+        found["sample_hash"] = sample_hash(*splits)
     return found
 
 

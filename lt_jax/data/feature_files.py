@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lt_jax.errors import InputError, first_line
+from lt_jax.files import located
 from lt_jax.npz import read_npz
 
 KEYS = ("features", "labels")
@@ -55,7 +55,7 @@ def read_feature_folder(folder: str, data_dir: str = "") -> FeatureFiles:
     Raises:
       InputError: if a file is missing, damaged, or lacks features or labels.
     """
-    path = Path(os.path.expanduser(data_dir or ""), os.path.expanduser(folder))
+    path = located(folder, data_dir)
     if not path.is_dir():
         raise InputError(f"there is no folder {path}; expected one with train.npz and test.npz")
     found = {name: _read_split(path, names) for name, names in SPLITS.items()}

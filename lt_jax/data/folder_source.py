@@ -19,7 +19,7 @@ from lt_jax.data.lists import Listed, class_names, read_lists
 from lt_jax.data.multilabel import MOST_NAMES
 from lt_jax.data.reading import SKIPPING_WITH_SIZE, Lists, Reading, Split, decoded, stacked
 from lt_jax.errors import InputError
-from lt_jax.files import printable
+from lt_jax.files import located, printable
 
 Paths = npt.NDArray[Any]  # of bytes
 
@@ -96,7 +96,7 @@ def read(
     """
     reading.check()
     _check_installed()
-    root = Path(os.path.expanduser(data_dir or ""), os.path.expanduser(folder))
+    root = located(folder, data_dir)
     if not root.is_dir():
         raise InputError(f"data source is 'folder:{folder}', but there is no folder {root}")
     if any(lists):

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lt_jax.errors import InputError
+
 Facts = Mapping[str, Any]
 
 # Of `Dataset.info`, and what differs where one of them does; earlier versions had not all.
@@ -19,7 +21,11 @@ OF_IMAGES = {
     "total_test": "test images",
     "test_hash": "test images",
     "test_files_hash": "test images",
+    "sample_hash": "image files",
 }
+# Fields of `config.data` that say where files lie; which they are, hashes tell.
+PLACES = ("source", "train_list", "test_list", "validation_list")
+_FORMS = ("arrays", "folder", "features")  # of sources that are a path
 
 
 def data_fingerprint(info: Facts) -> dict[str, Any]:
@@ -61,3 +67,46 @@ def _equal(name: str, one: Any, other: Any) -> bool:
         return bool(one == other)
     # The last bits of a mean depend on the processor.
     return np.shape(one) == np.shape(other) and np.allclose(one, other, rtol=1e-6, atol=1e-9)
+
+
+def only_moved(field: str, before: Any, now: Any) -> bool:
+    """Whether two values of a field differ at most in where the same kind of data lies.
+
+    What lies there, `different` compares.
+
+    Args:
+      field: of a config, such as ``"data.source"``.
+      before: its value.
+      now: the other one.
+
+    Example:
+      >>> only_moved("data.source", "folder:/a/cats", "folder:/b/cats")
+      True
+      >>> only_moved("data.source", "folder:/a/cats", "arrays:/a/cats.npz")
+      False
+    """
+    group, _, name = field.partition(".")
+    if group != "data" or name not in PLACES:
+        return False
+    if name != "source":
+        return bool(before) and bool(now)
+    forms = {str(source).partition(":")[0] for source in (before, now)}
+    return len(forms) == 1 and forms <= {*_FORMS}
+
+
+def check_can_move(before: Facts, where: str, whose: str) -> None:
+    """Refuses data that are said to have moved if nobody can tell whether they are the same.
+
+    Args:
+      before: from `data_fingerprint` or `Dataset.info`, as the run noted it.
+      where: the images were then, such as ``"arrays:/a/set.npz"``.
+      whose: they are, such as ``"the run in /runs/a"``.
+
+    Raises:
+      InputError: if the run is of an earlier version, which noted no hashes of all images.
+    """
+    if "train_hash" not in before:
+        raise InputError(
+            f"{whose} is of an earlier version and has no hashes of its images, so that nobody can"
+            f" tell whether they are the same elsewhere; expected them as there, in {where}"
+        )

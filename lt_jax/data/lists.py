@@ -21,6 +21,7 @@ import numpy.typing as npt
 from lt_jax.data.checks import MOST_CLASSES
 from lt_jax.data.reading import Lists
 from lt_jax.errors import InputError, first_line
+from lt_jax.files import located
 
 
 class Listed(NamedTuple):
@@ -62,7 +63,7 @@ def read_lists(
                 " data.test_list and data.validation_list are given"
             )
     names = [name for name in lists if name]
-    files = [Path(os.path.expanduser(data_dir or ""), os.path.expanduser(n)) for n in names]
+    files = [located(name, data_dir) for name in names]
     read = [list(_lines(file)) for file in files]
     paths = [[path for path, _ in lines] for lines in read]
     place = _places_under(root)

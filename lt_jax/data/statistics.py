@@ -16,6 +16,7 @@ Statistics = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAMPLED = 1000  # of streamed images
+HASHED = 32  # of them, whose files are read for it
 
 
 def input_statistics(inputs: Any, normalization: str, what: str) -> Statistics:
@@ -134,6 +135,19 @@ def content_hash(labels: npt.NDArray[Any], images: Any) -> str:
     of_files = isinstance(images, StreamedImages)
     known = images.told_apart_by() if of_files else (images,)
     return array_hash(labels, np.array(images.shape), *known)
+
+
+def sample_hash(*splits: Any) -> str:
+    """Some files of each split, as 16 hex digits: names and sizes alone may be those of others.
+
+    Args:
+      splits: images; only `StreamedImages` count.
+    """
+    digest = hashlib.sha256()
+    for images in splits:
+        for content in images.sample(HASHED) if isinstance(images, StreamedImages) else ():
+            digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()[:16]
 
 
 def array_hash(*arrays: Any) -> str:
