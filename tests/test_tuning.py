@@ -165,8 +165,13 @@ def test_what_has_finished_is_left_alone(dataset, tuned):
     assert {"tuning.json", "tuning.md", "tuning.png"} <= set(before)
     again = tune(tiny("focal", replicas=2), [f"{GAMMA}=0,2"], folder, dataset=dataset)
     assert again == json.loads(json.dumps(found))
-    with pytest.raises(InputError, match=r"tune\.objective\.transforms\.focal\.gamma"):
-        tune(tiny("focal", replicas=2), [f"{GAMMA}=0,1"], folder, dataset=dataset)
+    sentence = rf"compares {GAMMA} = 0, 2, and this is to compare {GAMMA} = 0, 1, 2; a comparison"
+    with pytest.raises(InputError, match=sentence):
+        tune(tiny("focal", replicas=2), [f"{GAMMA}=0,1,2"], folder, dataset=dataset)
+    with pytest.raises(
+        InputError, match=rf"compares {GAMMA} = 0, 2, and this is to be a run; choo"
+    ):
+        train(tiny("focal", replicas=2), folder, dataset=dataset)
     assert snapshot(folder) == before
 
 
