@@ -29,6 +29,7 @@ from absl import flags
 from lt_jax import cli
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
+from lt_jax.flag_errors import no_config_file, told_of_flags
 from lt_jax.reported import read_reported
 from lt_jax.settings import load_configs
 from lt_jax.sweep import write_table
@@ -51,9 +52,10 @@ def main() -> None:
     """Runs, and writes the table after each row."""
     folder = folder_of(cli.required(WORKDIR))
     if not Path(CONFIG.value).is_file():
-        raise InputError(f"there is no config file {CONFIG.value}; expected configs/digits.py")
-    module = runpy.run_path(CONFIG.value)
-    configs = load_configs(module, SWEEP.value, ROW.value, SET.value, SEEDS.value, OVER.value)
+        raise InputError(no_config_file(CONFIG.value))
+    with told_of_flags():
+        module = runpy.run_path(CONFIG.value)
+        configs = load_configs(module, SWEEP.value, ROW.value, SET.value, SEEDS.value, OVER.value)
     if TUNE.value:
         if OVER.value:
             raise InputError("--tune and --over were given; expected one of them")

@@ -21,6 +21,7 @@ from absl import app, flags, logging
 from lt_jax import processes
 from lt_jax.errors import InputError, NonFiniteError, StorageError, first_line
 from lt_jax.files import cache_folder
+from lt_jax.flag_errors import told_of_flags
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -47,36 +48,13 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "How many processes the
 PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Which of them this is, from 0.")
 
 
-def _sentence(error: Exception) -> str:
-    """What was wrong with the flags, from the exceptions that ml_collections raises."""
-    text = str(error.args[0] if isinstance(error, (AttributeError, KeyError)) else error)
-    if "InputError: " in text:  # raised by a config file, and quoted with its traceback
-        return text.rsplit("InputError: ", 1)[1].strip()
-    missing = re.search(r"No such file or directory: '(.+?)'", text)
-    if missing:
-        return f"there is no config file {missing[1]}; expected such as configs/digits.py"
-    if isinstance(error, (AttributeError, KeyError)):
-        close = re.search(r'Did you mean "(\w+)"', text)
-        hint = f"; did you mean {close[1]}?" if close else ""
-        name = next(iter(re.findall(r"[A-Za-z_]\w*", text)), text)
-        # The whole name, as others of its last part may exist.
-        given = re.findall(r"--config\.([\w.]+)", " ".join(sys.argv))
-        if lacking := _lacking([full for full in given if name in full.split(".")]):
-            return lacking
-        name = next((full for full in given if full.rpartition(".")[2] == name), name)
-        return f"config has no field {name!r}{hint}"
-    return " ".join(text.split())
-
-
 def _run_imports(argv: list[str]) -> None:
     """Runs the files of ``--import``, before the flags are read, which loads the config."""
     early = flags.FlagValues()
     files = flags.DEFINE_multi_string(IMPORT.name, [], "", flag_values=early)
     early.set_gnu_getopt()  # values of other flags may stand by themselves
-    try:
+    with told_of_flags():
         early(argv, known_only=True)
-    except (flags.Error, OSError) as error:
-        raise InputError(_sentence(error)) from error
     for file in files.value:
         _import_file(file)
 
@@ -101,29 +79,13 @@ def _import_file(file: str) -> None:
         ) from error
 
 
-def _lacking(given: list[str]) -> str:
-    """What to say of fields of a transform that the method on the command line does not have."""
-    from lt_jax.configuration import base_config  # predicting needs no configs
-    from lt_jax.settings import lacking
-
-    strings = re.findall(r"--config[= ]\S+?:(\S+)", " ".join(sys.argv))
-    method = strings[-1].rpartition(",")[2] if strings else "cross_entropy"
-    try:
-        config = base_config(method)
-    except InputError:  # the file has names of its own
-        return ""
-    return next(filter(None, (lacking(config, field, method) for field in given)), "")
-
-
 def _read_flags(argv: list[str], arguments: bool = False) -> list[str]:
     """Parses the flags, and loads the config, so that its errors come now."""
     _run_imports(argv)
-    try:
+    with told_of_flags():
         rest = flags.FLAGS(argv)
         if "config" in flags.FLAGS and not isinstance(flags.FLAGS.config, str | None):
             flags.FLAGS.config.to_dict()  # one that could not be loaded fails here
-    except (flags.Error, AttributeError, KeyError, OSError) as error:
-        raise InputError(_sentence(error)) from error
     if len(rest) > 1 and not arguments:
         raise InputError(f"{rest[1]!r} is not a flag; expected such as --workdir=runs/a")
     if not flags.FLAGS["verbosity"].present:
@@ -283,14 +245,12 @@ def config_flag(default_config: str | None) -> flags.FlagHolder[ConfigDict]:
     """
     from ml_collections import config_flags  # predicting needs no configs
 
-    try:
+    with told():
         # ml_collections looks at the command line already when the flag is defined.
         _run_imports(sys.argv)
-        return config_flags.DEFINE_config_file("config", default_config, "FILE[:STRING].")
-    except InputError as error:
-        _fail(error, BAD_INPUT)
-    except (AttributeError, KeyError) as error:
-        _fail(InputError(_sentence(error)), BAD_INPUT)
+        with told_of_flags():
+            return config_flags.DEFINE_config_file("config", default_config, "FILE[:STRING].")
+    raise AssertionError  # what `told` is told of ends the program
 
 
 def run_with_config(function: Callable[[ConfigDict, str], Any], default_config: str) -> None:

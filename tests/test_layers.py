@@ -85,6 +85,7 @@ LAYERS = (
         "tuning",
         "evaluate",
         "cli",
+        "flag_errors",
         "comparison",
     ),
     ("divided", "trained", "export", "examples", "predict", "predict_split"),
