@@ -26,7 +26,7 @@ from lt_jax.flag_errors import told_of_flags
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-BAD_INPUT, NOT_FINITE, NOT_SAVED, LEFT_ALONE = 2, 3, 4, 5  # exit statuses
+BAD_INPUT, NOT_FINITE, NOT_SAVED, LEFT_ALONE, INTERRUPTED = 2, 3, 4, 5, 130  # exit statuses
 _XLA = re.compile(r"[A-Z]+(_[A-Z]+)*: ")  # how its errors begin
 # And those that have nothing to do with other processes.
 _OWN_FAULT = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
@@ -137,7 +137,7 @@ def _keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _fail(error: Exception, status: int) -> NoReturn:
+def _fail(error: BaseException | str, status: int) -> NoReturn:
     print(f"error: {error}", file=sys.stderr, flush=True)
     patience = _patience(status)
     if patience is not None:
@@ -209,6 +209,8 @@ def told() -> Iterator[None]:
         _fail(error, NOT_FINITE)
     except StorageError as error:
         _fail(error, NOT_SAVED)
+    except KeyboardInterrupt as error:
+        _fail(str(error) or "interrupted; what was saved before is kept", INTERRUPTED)
     except (jax.errors.JaxRuntimeError, ValueError) as error:  # both are raised for XLA's errors
         of_xla = isinstance(error, jax.errors.JaxRuntimeError) or _XLA.match(str(error))
         if not of_xla or str(error).startswith(_OWN_FAULT) or not processes.are_several():

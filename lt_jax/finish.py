@@ -54,6 +54,9 @@ def go_through(run: Run, conclude: Callable[[Loop], dict[str, Any]]) -> dict[str
         loop = Loop(run, stop)
         try:
             return conclude(loop) if loop.go() else None
+        except KeyboardInterrupt:  # whoever pressed it twice wants no traceback, but what is left
+            loop.checkpoints.wait()
+            raise KeyboardInterrupt(loop.left()) from None
         finally:
             loop.close()
 

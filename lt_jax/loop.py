@@ -230,14 +230,24 @@ class Loop:
 
     def _fail(self, what: str, step: int, replica: int) -> None:
         self.checkpoints.close()
-        saved = self.checkpoints.latest_step()
-        kept = "no checkpoint had been saved yet"
-        if saved is not None:
-            kept = f"the last good checkpoint, of step {saved}, is kept"
+        kept = self._kept("last good checkpoint, of step {}, is")
         variant = self.run.variants[replica] if self.run.variants else ""
         raise NonFiniteError(
             f"the {what} of seed {self.run.seeds[replica]}{variant} was not finite at step {step};"
             f" {kept}; a lower learning rate, a warm-up or a smaller logit scale may help"
+        )
+
+    def _kept(self, what: str) -> str:
+        saved = self.checkpoints.latest_step()
+        if saved is None:
+            return "no checkpoint had been saved yet"
+        return f"the {what.format(saved)} kept"
+
+    def left(self) -> str:
+        """What to say of a run that was ended without saving."""
+        return (
+            f"a second Ctrl-C ended the run at step {self.step} of {self.run.total_steps} without"
+            f" saving; {self._kept('checkpoint of step {} is')}, start again to go on"
         )
 
     def _log(self) -> None:

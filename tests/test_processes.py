@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -181,8 +182,11 @@ def test_a_signal_between_two_numberings_of_steps_is_heeded(monkeypatch):
 
 
 def test_ctrl_c_is_handed_on_as_the_signal_that_jax_notices(monkeypatch):
-    """And a second one does not wait."""
+    """And a second one, but no echo of the first, does not wait."""
     monkeypatch.setattr(processes, "are_several", lambda: True)
+    clock = [10.0]
+    fake = types.SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda _: None)
+    monkeypatch.setattr("lt_jax.stopping.time", fake)
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
@@ -190,6 +194,10 @@ def test_ctrl_c_is_handed_on_as_the_signal_that_jax_notices(monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
             assert heard == [signal.SIGTERM]
             assert not stop.asked  # that is for all processes to agree on
+            clock[0] += 0.9
+            os.kill(os.getpid(), signal.SIGINT)
+            assert heard == [signal.SIGTERM]
+            clock[0] += 0.2
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
     finally:
