@@ -17,7 +17,7 @@ from lt_jax.writers import say
 
 OUT = flags.DEFINE_string("out", "report.html", "The page to write.")
 BASELINE = flags.DEFINE_string(
-    "baseline", "", "Name of the run to compare with, by its method or folder; else the first."
+    "baseline", "", "The run to compare with, by its method or folder; else the first."
 )
 
 

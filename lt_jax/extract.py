@@ -19,7 +19,7 @@ from lt_jax.data.feature_files import shard_name
 from lt_jax.data.identity import OF_IMAGES, data_fingerprint, different
 from lt_jax.errors import InputError
 from lt_jax.features import feature_program, feature_splits
-from lt_jax.files import folder_of, make_folder, write_whole
+from lt_jax.files import folder_of, make_folder, why_no_folder, write_whole
 from lt_jax.prepare import put_splits
 from lt_jax.stage1 import Frozen, check_same_images, config_of, find_stage1, load_frozen
 from lt_jax.steps import Split
@@ -108,7 +108,7 @@ def _claim(path: Path, facts: dict[str, Any]) -> None:
     try:
         make_folder(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written to ({error.strerror})") from error
+        raise InputError(f"{path} cannot be written to ({why_no_folder(path, error)})") from error
     workdir.write_json(file, facts)
 
 

@@ -125,6 +125,23 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def why_no_folder(path: Path, error: OSError) -> str:
+    """Why a folder cannot be made or written to.
+
+    Args:
+      path: of the folder.
+      error: that was raised.
+
+    Returns:
+      What the system says; of a link that leads nowhere, which it calls a file that exists, where
+      to.
+    """
+    for link in () if is_remote(path) else (path, *path.parents):
+        if link.is_symlink() and not link.exists():
+            return f"the link {link} leads to {os.readlink(link)}, and there is no such folder"
+    return str(error.strerror)
+
+
 def files_in(folder: Path) -> list[Path]:
     """All files in a folder and those in it, sorted by path; none if it does not exist."""
     if not is_remote(folder):

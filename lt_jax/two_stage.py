@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from lt_jax.dlsa import CascadeOptions, FlowOptions, HeadOptions
 from lt_jax.errors import InputError
-from lt_jax.objectives import method_spec
+from lt_jax.objectives import METHODS, method_spec
 from lt_jax.objectives.registry import TRANSFORMS, balances, cosine_scale
 
 Fields = dict[str, Any]
@@ -102,10 +103,29 @@ def split_name(name: str) -> tuple[str, str, str]:
     first, stage, second = (*parts, "", "")[:3]
     first, second = _objectives(first), _objectives(second)
     if stage and stage not in STAGES:
-        raise InputError(f"second stage is {stage!r}; expected one of {', '.join(sorted(STAGES))}")
+        raise InputError(
+            f"second stage is {stage!r}; expected one of {', '.join(sorted(STAGES))}"
+            f"{_hint(stage, STAGES)}"
+        )
+    _check_method(first)
     if second and STAGES[stage].kind not in TRAINED:
         raise InputError(f"method is {name!r}, but {stage} takes no objective")
     return first, stage, second
+
+
+def _check_method(name: str) -> None:
+    """Refuses an unknown method here, where methods of two stages are known too."""
+    first = name.partition("+")[0]
+    if first not in METHODS:
+        raise InputError(
+            f"method is {first!r}; expected one of {', '.join(sorted(METHODS))}, or with a second"
+            f" stage {', '.join(sorted(ALIASES))}{_hint(first, [*METHODS, *ALIASES])}"
+        )
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def lacking_transform(field: str, method: str = "cross_entropy") -> str:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from lt_jax.configuration import plain, read_fields
 from lt_jax.data.identity import PLACES
 from lt_jax.errors import InputError
-from lt_jax.files import is_remote, make_folder, write_text
+from lt_jax.files import is_remote, make_folder, why_no_folder, write_text
 from lt_jax.matching import first_difference, flatten, moved_fields, refusal, stored_and_given
 from lt_jax.processes import agreed, all_agree, check_same, is_writer
 from lt_jax.writers import say
@@ -247,8 +247,8 @@ def _make(workdir: Path) -> None:
                 pass
     except OSError as error:
         raise InputError(
-            f"workdir {workdir} cannot be written to ({error.strerror}); expected a folder to"
-            " which this user may write"
+            f"workdir {workdir} cannot be written to ({why_no_folder(workdir, error)}); expected a"
+            " folder to which this user may write"
         ) from error
 
 

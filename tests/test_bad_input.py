@@ -232,6 +232,16 @@ def test_unwritable_workdir_is_refused(tmp_path):
             train(changed(), folder)
 
 
+def test_link_that_leads_nowhere_is_named(tmp_path):
+    """The system says of it that a file exists; a disk that is not mounted is a usual reason."""
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for folder in (tmp_path / "link", tmp_path / "link/runs/a"):
+        sentence = rf"cannot be written to \(the link {tmp_path}/link leads to {tmp_path}/gone, and"
+        with pytest.raises(InputError, match=sentence):
+            train(changed(), folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
 def test_read_only_workdir_is_refused(tmp_path, monkeypatch):
     """Also an existing folder, whatever rights this user has."""
 
@@ -248,6 +258,10 @@ LINES = {
     "unknown field": (["--config.train.epoch=1"], "config has no field 'train.epoch'"),
     "one stage": (["--config.retrain.epochs=3"], "is of a second stage, and the method has none"),
     "unknown method": (["--config=configs/digits.py:cbfocal"], "method is 'cbfocal'"),
+    "nearly a second stage": (
+        ["--config=configs/digits.py:crs"],
+        "method is 'crs'; expected one of asymmetric, ",
+    ),
     "unknown flag": (["--workdirs=x"], "Unknown command line flag 'workdirs'"),
     "no config file": (["--config=configs/none.py"], "no config file configs/none.py"),
     "wrong type": (["--config.train.epochs=x"], "--config.train.epochs=x"),

@@ -61,7 +61,7 @@ def test_older_runs_are_compared_as_far_as_they_noted_their_data():
     assert [len(group.runs) for group in grouped(made)] == [2, 1]
 
 
-def test_names_are_unique(tmp_path):
+def test_names_are_unique(tmp_path, monkeypatch):
     for folder in ("x/ce", "x/b", "y/ce"):
         write(tmp_path / folder, summary("ce", [single(a) for a in CE]))
     found = read_runs(tmp_path / folder for folder in ("x/ce", "x/b", "y/ce"))
@@ -74,6 +74,14 @@ def test_names_are_unique(tmp_path):
     with pytest.raises(InputError, match="'ce' is the name of several runs"):
         grouped(found, "ce")
     assert grouped(found, "b")[0].baseline.path == tmp_path / "x/b"
+    monkeypatch.chdir(tmp_path / "x")
+    (tmp_path / "link").symlink_to(tmp_path / "y")
+    ways = ("../y/ce", "./../y/ce/", f"{tmp_path}/y/ce", "../link/ce", "y/ce")
+    for way in ways:
+        assert grouped(found, way)[0].baseline.path == tmp_path / "y/ce", way
+    assert grouped(found, "./ce")[0].baseline.path == tmp_path / "x/ce"
+    with pytest.raises(InputError, match="baseline is 'z/ce'; expected one of"):
+        grouped(found, "z/ce")
 
 
 def test_a_file_with_a_summary_will_do(tmp_path, no_figures):

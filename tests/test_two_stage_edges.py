@@ -3,6 +3,7 @@
 # ruff: noqa: F811 (fixtures are imported, and named again as arguments)
 
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -338,3 +339,20 @@ def test_an_option_called_scale_is_none_of_cosines(monkeypatch):
     ))  # fmt: skip
     first = base_config("cross_entropy+tempered")
     assert dict(with_stage(first, "lws").retrain.objective.transforms) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("crs", "crt"),
+        ("tau_nrm", "tau_norm"),
+        ("gcl_stag1", "gcl_stage1"),
+        ("cb_focl+focal/crt", "cb_focal"),
+        ("focal/cr", "crt"),
+    ],
+)
+def test_unknown_methods_are_told_of_those_with_two_stages(name, hint):
+    """Aliases of two stages were in no list and no hint."""
+    with pytest.raises(InputError, match=rf"expected one of .*; did you mean {hint}\?$") as error:
+        base_config(name)
+    assert {"crt", "lws", "tau_norm", "ncm"} <= set(re.findall(r"\w+", str(error.value)))

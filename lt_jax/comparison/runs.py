@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from lt_jax import workdir
 from lt_jax.data.identity import different
 from lt_jax.errors import InputError
-from lt_jax.files import folder_of
+from lt_jax.files import folder_of, is_remote
 from lt_jax.joining import can_join, joined, seed_folders
 from lt_jax.summaries import Scores, headline, row_name
 from lt_jax.tables import place_of, table_names
@@ -190,8 +190,8 @@ def grouped(runs: Sequence[Finished], baseline: str = "") -> list[Group]:
 
     Args:
       runs: from `read_runs`.
-      baseline: name of a run, by its method or its folder; empty for the first of each group. A
-        group without it is compared with its first.
+      baseline: name of a run, by its method or its folder, or the path of its folder, or the end
+        of it; empty for the first of each group. A group without it is compared with its first.
 
     Returns:
       Groups in the order of their first runs.
@@ -208,7 +208,9 @@ def grouped(runs: Sequence[Finished], baseline: str = "") -> list[Group]:
         else:
             groups.append([run])
     named = [_with_unique_names(group) for group in groups]
-    chosen = [[run for run in group if _is_called(run, baseline)] for group in named]
+    chosen = [[run for run in group if _is_at(run, baseline)] for group in named]
+    if not any(chosen):
+        chosen = [[run for run in group if _is_called(run, baseline)] for group in named]
     if baseline and not any(chosen):
         names = dict.fromkeys(run.name for group in named for run in group)
         raise InputError(f"baseline is {baseline!r}; expected one of {', '.join(names)}")
@@ -216,14 +218,29 @@ def grouped(runs: Sequence[Finished], baseline: str = "") -> list[Group]:
         names = dict.fromkeys(str(run.path) for run in several)
         raise InputError(
             f"baseline {baseline!r} is the name of several runs, {', '.join(names)}; expected that"
-            " of one, such as its folder's"
+            " of one, or the path of its folder"
         )
     return [
         Group(tuple(group), (found or group)[0]) for group, found in zip(named, chosen, strict=True)
     ]
 
 
+def _is_at(run: Finished, name: str) -> bool:
+    """Whether a path leads to the folder of a run; a name alone may be that of a method."""
+    if "/" not in name:
+        return False
+    place = _resolved(folder_of(name))
+    return any(_resolved(path) == place for path in run.paths)
+
+
+def _resolved(path: Path) -> Path:
+    return path if is_remote(path) else path.resolve()
+
+
 def _is_called(run: Finished, name: str) -> bool:
+    end = PurePath(name).parts
+    if len(end) > 1 and any(path.parts[-len(end) :] == end for path in run.paths):
+        return True
     own = {run.name, row_name(run.summary), run.summary["name"]}
     own |= {name for path in run.paths for name in (path.name, path.stem)}
     return bool(name) and (name in own or folder_of(name) in run.paths)
