@@ -115,7 +115,8 @@ def config_of(folder: str | Path, data: Mapping[str, Any] = MappingProxyType({})
       InputError: if there is no run in it.
     """
     config = read_config(_run_folder(folder) / workdir.CONFIG)
-    config.data.update(data)
+    with config.unlocked():  # what is no field, whoever loads the data tells
+        config.data.update(data)
     return config
 
 

@@ -117,9 +117,10 @@ def _check_method(name: str) -> None:
     """Refuses an unknown method here, where methods of two stages are known too."""
     first = name.partition("+")[0]
     if first not in METHODS:
+        known = sorted({*METHODS, *ALIASES})
         raise InputError(
-            f"method is {first!r}; expected one of {', '.join(sorted(METHODS))}, or with a second"
-            f" stage {', '.join(sorted(ALIASES))}{_hint(first, [*METHODS, *ALIASES])}"
+            f"method is {first!r}; expected one of {', '.join(known)}, or with a second stage such"
+            f" as cross_entropy/crt{_hint(first, known)}"
         )
 
 
