@@ -1,12 +1,13 @@
 """Images read while training against images on the device, with a small network on small images.
 
-python benchmarks/streamed_vs_resident.py
-python benchmarks/streamed_vs_resident.py --data_dir=DIR   # of TFDS, with cifar10 as array_record
+python benchmarks/streamed_vs_resident.py --images=6000
+python benchmarks/streamed_vs_resident.py --images=6000 --data_dir=DIR   # of TFDS, with cifar10
 
-The hardest case for streaming: steps of milliseconds, images of 32 x 32. Without a folder of TFDS
-the images are made and written as PNG. Every way is a process of its own that trains three epochs:
-images/s of the later epochs, memory of all its processes after each, and the seconds from start to
-the first step, without and with programs compiled before.
+The hardest case for streaming: steps of milliseconds, images of 32 x 32. They are the first of
+CIFAR-10, prepared as array_record (--images=50000 for all), or without a folder of TFDS made and
+written as PNG; for ten to train on one to test. Every way is a process of its own that trains three
+epochs: images/s of the later epochs, memory of all its processes after each, and the seconds from
+start to the first step, without and with programs compiled before.
 """
 
 import json
@@ -24,7 +25,7 @@ from absl import app, flags, logging
 from lt_jax import environment
 
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS has cifar10; empty for made images.")
-IMAGES = flags.DEFINE_integer("images", 10_000, "Images to make.")
+IMAGES = flags.DEFINE_integer("images", 10_000, "Training images to make, or of CIFAR-10.")
 EPOCHS = flags.DEFINE_integer("epochs", 3, "Epochs of each way.")
 OUT = flags.DEFINE_string("out", "results/benchmarks/streamed_vs_resident.json", "JSON to write.")
 WAY = flags.DEFINE_string("way", "", "One way, in this process: resident, or the workers.")
@@ -54,6 +55,9 @@ def config_of(way):
     config = base_config("cross_entropy")
     source = "tfds:cifar10" if DATA_DIR.value else f"folder:{FOLDER.value}/images"
     config.data.update(source=source, data_dir=DATA_DIR.value, image_size=32, imbalance=0.0)
+    if DATA_DIR.value:
+        config.data.train_split = f"train[:{IMAGES.value}]"
+        config.data.test_split = f"test[:{IMAGES.value // 10}]"
     config.data.update(validation_size=0, normalization="imagenet", stream=way != "resident")
     config.data.workers = int(way) if way.isdigit() else 0
     config.augment.update(flip=True, crop_padding=4)
@@ -127,7 +131,8 @@ def seconds_since_start():
 def run(way, folder):
     """The same in a process of its own."""
     command = [sys.executable, __file__, f"--way={way}", f"--folder={folder}"]
-    command += [f"--data_dir={DATA_DIR.value}", f"--epochs={EPOCHS.value}"]
+    command += [f"--data_dir={DATA_DIR.value}", f"--images={IMAGES.value}"]
+    command += [f"--epochs={EPOCHS.value}"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -159,7 +164,8 @@ def main(argv):
             print(name, json.dumps(result[name]))
     path = Path(OUT.value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"images": (DATA_DIR.value and "cifar10") or IMAGES.value, "epochs": EPOCHS.value}
+    kind = "of cifar10" if DATA_DIR.value else "made"
+    facts = {"images": f"{IMAGES.value} {kind}", "epochs": EPOCHS.value}
     path.write_text(json.dumps({**environment.stamp(), **facts, **result}, indent=1) + "\n")
 
 
