@@ -40,9 +40,26 @@ class Squares:
         return np.full((1, 1, 1), index, np.uint8)
 
 
-def test_processes_read_stay_and_report(monkeypatch):
-    """One pool: two sets read, one image refused, the same process after it, then it dies."""
+class Readers:
+    """Images that say which process loads them."""
+
+    def __call__(self, index):
+        return np.array([os.getpid()]).view(np.uint8).reshape(1, 1, -1)
+
+
+def processes_of(images):
+    """Which processes read these images."""
+    batches = images.batches(np.arange(40).reshape(2, 20))
+    return {int(i.ravel().view(np.int64)[0]) for batch in batches for i in batch}
+
+
+def test_processes_read_stay_and_report():
+    """One pool: two sets read, one image refused, the same process after it, then it dies.
+
+    All images are read there, and without a pool all are read here.
+    """
     workers = Workers(1)
+    there = StreamedImages(Readers(), 40, (1, 1, 8), workers=workers)
     one = StreamedImages(Squares(), 40, (1, 1, 1), what="squares", workers=workers)
     two = StreamedImages(Squares(), 40, (1, 1, 1), workers=workers)
     rows = np.array([[3, 3, *range(8, 38)], [*range(8, 38), 2, 1]])
@@ -50,6 +67,8 @@ def test_processes_read_stay_and_report(monkeypatch):
         np.testing.assert_array_equal(np.ravel(list(images.batches(rows))), rows.ravel())
     process = workers.run(pid_of, 0)
     assert process != os.getpid()
+    assert processes_of(there) == {process}
+    assert processes_of(StreamedImages(Readers(), 40, (1, 1, 8))) == {os.getpid()}
     with pytest.raises(InputError, match=r"^image 7 of squares cannot be read: disk$"):
         one.read([6, 7, 8])
     assert workers.run(pid_of, 0) == process
