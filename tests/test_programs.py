@@ -1,13 +1,16 @@
 """Programs of a run are compiled at the same time, once, as they are called later."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 
 import jax
 import numpy as np
 import pytest
-from tiny_runs import PixelNet, leaves, tiny
+from tiny_runs import ROOT, PixelNet, leaves, tiny
 
 from lt_jax import finish, loop, models, programs
 from lt_jax.data import StreamedImages, load_dataset
@@ -119,6 +122,31 @@ def test_one_compiles_while_the_next_does(monkeypatch):
 
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     programs.compile_together([(Program(), ())] * 3)
+
+
+SCRIPT = """
+import jax
+from lt_jax import cli
+cli.main(lambda: print(jax.jit(lambda x: x * 2 + 1)(3.0)))
+"""
+
+
+@pytest.mark.parametrize("folder", ["XDG_CACHE_HOME", "HOME", "JAX_COMPILATION_CACHE_DIR"])
+def test_scripts_keep_what_they_compile_for_the_next_start(folder, tmp_path):
+    """In the user's cache, also what is compiled in no time; or where JAX is told to."""
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith("JAX_")}
+    inherited.pop("XDG_CACHE_HOME", None)
+    plain = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "home")}
+    if folder.startswith("JAX"):
+        plain["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**inherited, **plain, folder: str(tmp_path / "kept")},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == "7.0\n", done.stderr
+    below = {"XDG_CACHE_HOME": "lt_jax/compiled", "HOME": ".cache/lt_jax/compiled"}.get(folder, "")
+    assert {path.parent for path in tmp_path.rglob("jit_*-cache")} == {tmp_path / "kept" / below}
 
 
 def test_what_cannot_be_compiled_says_so():
