@@ -238,6 +238,29 @@ def test_a_port_in_use_is_refused():
             processes.start(coordinator=coordinator, num_processes=2, process_id=0)
 
 
+@pytest.mark.parametrize("automatic", [True, False])
+def test_jax_is_told_to_miss_a_process_within_half_a_minute(automatic, monkeypatch):
+    """And to wait longer than `processes` does for those that have not come; by itself it is 100 s.
+
+    A killed process closes its connections, which most steps notice sooner; a machine that loses
+    power does not.
+    """
+    told = {}
+
+    def initialize(**options):
+        told.update(options)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(processes, "_check_free", lambda _: None)
+    named = {"coordinator": "a:1", "num_processes": 2, "process_id": 0}
+    with pytest.raises(InputError, match=r"did not meet .*: enough"):
+        processes.start(**({"automatic": True} if automatic else named))
+    assert 10 <= told["heartbeat_timeout_seconds"] <= 30
+    assert 10 <= told["shutdown_timeout_seconds"] <= 30
+    assert told["initialization_timeout"] > processes._JOIN_SECONDS
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
