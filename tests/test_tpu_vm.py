@@ -36,6 +36,8 @@ def end(text="", status=0):
     sys.exit(status)
 
 homes = [cloud / "worker_0", cloud / "worker_1"]
+told = homes if "--worker=all" in rest else homes[:1]
+assert verb in ("create", "describe") or "--quiet" in rest, "it asks, and nobody answers"
 if verb == "create":
     assert not now["is"], "it is there already"
     now["is"], *now["coming"] = now["machines"].pop(0)
@@ -43,6 +45,8 @@ if verb == "create":
         home.mkdir()
 elif verb == "delete":
     assert now["is"]
+    if kind == "queued-resources" and now["is"] != "QUEUED" and "--force" not in rest:
+        end("ERROR: (gcloud) FAILED_PRECONDITION: it has a node", 1)
     now["is"], now["coming"] = "", []
     for home in homes:
         shutil.rmtree(home)
@@ -56,14 +60,14 @@ elif verb == "describe":
         end({"QUEUED": "WAITING_FOR_RESOURCES", "PREEMPTED": "SUSPENDED"}.get(now["is"], "ACTIVE"))
     end(now["is"])
 elif verb == "scp":
-    for home in homes:
+    for home in told:
         shutil.copy(rest[0], home)
 elif verb == "ssh":
     if now["is"] != "READY":
         end("ssh: connect to host: Connection refused", 255)
     line = next(r for r in rest if r.startswith("--command="))
     said = []
-    for number, home in enumerate(homes):
+    for number, home in enumerate(told):
         env = {**os.environ, "HOME": str(home), "WORKER": str(number)}
         command = ["bash", "-c", line.removeprefix("--command=")]
         done = subprocess.run(command, cwd=home, env=env, stdout=subprocess.PIPE, text=True)
@@ -262,6 +266,35 @@ def test_machines_are_asked_for_in_the_words_of_gcloud():
         "gcloud compute tpus queued-resources create a --node-id=a --spot "
         f"--accelerator-type=v4-16 --runtime-version=tpu-ubuntu2204-base {where}"
     )
+
+
+@pytest.mark.parametrize("machine", [SPOT, OWN], ids=["spot", "own"])
+def test_verbs_name_the_machine_and_all_its_workers_and_ask_nothing(machine):
+    """Whole command lines: gcloud would take worker 0 alone, ask, or leave the queued resource."""
+    where = "--zone=us-central2-b" + (" --project=p" if machine.spot else "")
+    node, queue = "gcloud compute tpus tpu-vm", "gcloud compute tpus queued-resources"
+    state = f"{node} describe a '--format=value(state)' {where}"
+    if machine.spot:
+        assert lines(tpu_vm.delete(machine)) == [f"{queue} delete a --force --quiet {where}"]
+        queued = f"{queue} describe a '--format=value(state.state)' {where}"
+        assert lines(tpu_vm.describe(machine)) == [queued, state]
+    else:
+        assert lines(tpu_vm.delete(machine)) == [f"{node} delete a --quiet {where}"]
+        assert lines(tpu_vm.describe(machine)) == [state]
+    _, copy, install = tpu_vm.setup(machine)
+    assert shlex.join([*copy[:5], *copy[6:]]) == f"{node} scp a: --worker=all --quiet {where}"
+    assert Path(copy[5]).name == "lt_jax.bundle"
+    remote = [install, *tpu_vm.run(machine, RUN), *tpu_vm.stop(machine)]
+    remote += [*tpu_vm.logs(machine), *tpu_vm.progress(machine)]
+    for command in remote:
+        (line,) = [part for part in command if part.startswith("--command=")]
+        rest = [part for part in command if part is not line]
+        assert shlex.join(rest) == f"{node} ssh a --worker=all --quiet {where}"
+    assert len(remote) == 5
+
+
+def lines(commands):
+    return [shlex.join(command) for command in commands]
 
 
 def script(*arguments):
