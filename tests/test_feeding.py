@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import re
+import time
 
 import jax
 import numpy as np
@@ -123,6 +124,26 @@ def test_a_device_gets_its_share_and_no_more(readers):
     for array in (split.images, split.labels):
         assert array.sharding == sharding.split_columns(mesh)
         assert {s.data.shape[:2] for s in array.addressable_shards} == {(2, BATCH // 8)}
+
+
+def test_two_batches_are_on_their_way_while_a_step_runs(readers, monkeypatch):
+    """One is read while another is copied; no more, as each takes memory of the devices."""
+    put, real = [], feeding._put
+    monkeypatch.setattr(feeding, "_put", lambda part, **how: put.append(part) or real(part, **how))
+    order = np.zeros((2, 8, BATCH), np.int32)
+    place = feeding.Place((5, 6), 1, 2, 0)
+    split = split_of(readers[0])
+    with contextlib.closing(
+        feeding.training_steps(split, order, sharding.make_mesh(), place)
+    ) as rest:
+        for taken in (1, 2):
+            rest.take(1)
+            expected = 2 * (taken + 2)  # images and labels
+            deadline = time.monotonic() + 20
+            while len(put) < expected and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.1)
+            assert len(put) == expected
 
 
 class TwoOfFour:
