@@ -23,6 +23,8 @@ from lt_jax.data.reading import Lists
 from lt_jax.errors import InputError, first_line
 from lt_jax.files import located
 
+Parts = dict[int, list[str]]  # of paths, by their numbers
+
 
 class Listed(NamedTuple):
     """A split as its list has it.
@@ -123,16 +125,10 @@ def matched(listed: Listed, names: Sequence[str], what: str) -> npt.NDArray[np.i
       >>> matched(one, ["v/dog/2.jpg", "v/cat/2.jpg", "v/cat/3.jpg"], "cats")
       array([1])
     """
-    known: dict[str, list[int]] = defaultdict(list)
-    for i, name in enumerate(names):
-        known[name.rpartition("/")[2]].append(i)
     result = np.zeros(len(listed.paths), np.int64)
     taken: dict[int, str] = {}
-    for row, path in enumerate(listed.paths):
-        found = known.get(path.rpartition("/")[2], [])
-        if len(found) > 1:
-            agreeing = [_common_end(path, names[i]) for i in found]
-            found = [i for i, n in zip(found, agreeing, strict=True) if n == max(agreeing)]
+    agreeing = _agreeing(listed.paths, names)
+    for row, (path, found) in enumerate(zip(listed.paths, agreeing, strict=True)):
         if len(found) != 1:
             raise InputError(
                 f"{listed.file} lists {path}, of which {what} has {len(found) or 'no'} files"
@@ -148,11 +144,57 @@ def matched(listed: Listed, names: Sequence[str], what: str) -> npt.NDArray[np.i
     return result
 
 
-def _common_end(path: str, name: str) -> int:
-    """Parts that two paths have in common at their end."""
-    parts = [list(reversed(p.replace("-", "/").split("/"))) for p in (path, name)]
-    pairs = zip(*parts, strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(map(len, parts)))
+def _agreeing(paths: Sequence[str], names: Sequence[str]) -> list[list[int]]:
+    """Of each path the names of the same file that have most parts in common with it at the end.
+
+    All paths of a file are followed together, folder by folder: pair by pair there would be 23
+    million to compare in Places, where a file name is in up to 365 folders.
+    """
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, path in enumerate(paths):
+        rows[path.rpartition("/")[2]].append(row)
+    candidates: dict[str, list[int]] = {file: [] for file in rows}
+    for i, name in enumerate(names):
+        same = candidates.get(name.rpartition("/")[2])
+        if same is not None:
+            same.append(i)
+    found: dict[int, list[int]] = {}
+    for file, same in candidates.items():
+        depth = len(_split(file))  # so many parts agree already
+        found |= _narrowed(_parts(paths, rows[file]), _parts(names, same), depth)
+    return [found[row] for row in range(len(paths))]
+
+
+def _narrowed(rows: Parts, candidates: Parts, depth: int) -> dict[int, list[int]]:
+    """Of each row those candidates that agree with it furthest, where all agree up to a depth."""
+    found: dict[int, list[int]] = {}
+    pending = [(rows, candidates, depth)]
+    while pending:
+        some, left, depth = pending.pop()
+        further = _by_part(left, depth) if len(left) > 1 else {}
+        for part, together in _by_part(some, depth).items():
+            if part is not None and part in further:
+                pending.append((together, further[part], depth + 1))
+            else:
+                found.update((row, list(left)) for row in together)
+    return found
+
+
+def _split(path: str) -> list[str]:
+    """Parts of a path; those of a hyphenated name are apart."""
+    return path.replace("-", "/").split("/")
+
+
+def _parts(paths: Sequence[str], numbers: Sequence[int]) -> Parts:
+    return {i: _split(paths[i]) for i in numbers}
+
+
+def _by_part(files: Parts, depth: int) -> dict[str | None, Parts]:
+    """Files by their part at that depth, counted from the end; None where there is none."""
+    found: dict[str | None, Parts] = defaultdict(dict)
+    for i, parts in files.items():
+        found[parts[-1 - depth] if depth < len(parts) else None][i] = parts
+    return found
 
 
 def _lines(file: Path) -> Iterator[tuple[str, list[int]]]:
