@@ -8,12 +8,13 @@ r"""Long-tailed sets of photographs, one config for each row of the papers' tabl
         --seeds=1 --set=data.data_dir=DIR --reported=results/reported.csv --workdir=runs/inat2018_cb
 
 After the colon: the set, the network, the side of the images and the method, as
-`lt_jax.configuration.base_config` takes it. The README tells how to prepare each set.
+`lt_jax.configuration.base_config` takes it. The README tells how to prepare each set; the lists of
+Places-LT are in the folder data/Places_LT of github.com/facebookresearch/classifier-balancing.
 
 =========== ======= ============ ===========================================================
 imagenet_lt 1,000   115,846      validates on its own 20,000 images, tests on 50,000
-places_lt   365     62,500       by the public lists, also on its own validation images; GCL
-                                 starts from ImageNet's weights (``--config.model.pretrained``)
+places_lt   365     62,500       by these lists, also on its own validation images; with GCL's
+                                 recipe from ImageNet's weights, see below
 inat2017    5,089   579,184      tests on what TFDS calls validation; nothing to select on
 inat2018    8,142   437,513      the same
 ilsvrc2012  1,000   1,281,167    the same
@@ -23,6 +24,10 @@ The class-balanced loss: ResNet-50, 101 and 152 at 224 or 320 pixels, 90 epochs,
 0.5, and `softmax` beside it. GCL: both stages, 200 epochs, then 30; ResNet-50, and ResNet-152 for
 Places-LT. DLSA: ``cross_entropy/dlsa`` divides the features of a run of 90 epochs; the settings of
 the release are for features in files (configs/dlsa_imagenet_lt.py and its like).
+
+GCL's recipe starts on Places-LT from weights of ImageNet, as in the paper: a file such as
+``resnet152.safetensors`` (the network's name), or the one of ``--config.model.pretrained``, without
+which no run begins; ``--config.model.pretrained=`` starts from random weights.
 
 Where the papers say no more than the schedule, batches are as usual for these sets: 1,024 with a
 rate of 0.4 for 90 epochs (divide both by what your devices cannot hold), 256 with 0.1 for GCL.
@@ -54,6 +59,7 @@ SETS = {
     "ilsvrc2012": {"source": "tfds:imagenet2012", "test_split": "validation"},
 }
 LONG = "_long"  # ends methods that are trained by the recipe of GCL, to stand beside it
+PRETRAINED = ("places_lt",)  # with GCL's recipe, as in its paper
 CB_NETWORKS = ("resnet50", "resnet101", "resnet152")
 GCL_NETWORK = {"imagenet_lt": "resnet50", "inat2018": "resnet50", "places_lt": "resnet152"}
 
@@ -86,6 +92,8 @@ def get_config(row: str = "imagenet_lt,resnet50,224,gcl") -> ConfigDict:
     config.model.name = network
     if long or "gaussian_cloud" in config.objective.transforms:
         gcl_photographs(config)
+        if name in PRETRAINED:  # a file of the user's: without it no run starts
+            config.model.pretrained = f"{network}.safetensors"
     else:
         class_balanced_photographs(config)
     if config.data.validation_split or config.data.validation_list:

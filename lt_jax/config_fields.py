@@ -91,7 +91,7 @@ MODEL = {
     "fused": "of ``resnet20`` to ``resnet110``, in ``bfloat16`` on one GPU: steps run in kernels"
     " made for these networks; the same function, up to rounding. May differ when a run goes on",
     "pretrained": "``.safetensors`` or ``.npz`` of the weights of a ResNet, ResNeXt or Vision"
-    " Transformer in torchvision's or timm's names; the head stays fresh",
+    " Transformer in torchvision's or timm's names; the head stays fresh. Empty: random weights",
 }
 OBJECTIVE = {
     "base": "``softmax``, ``sigmoid``, ``asymmetric`` or ``negative_tolerant``",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def prepare(
     mesh = sharding.make_mesh(options["num_devices"])
     sharding.check_batch_size("config.train.batch_size", options["batch_size"], mesh)
     check_fused(config, mesh)
+    check_pretrained(config)
     dataset = load(config, dataset)
     check_fits("config.train.batch_size", options["batch_size"], dataset)
     check_augmentation("config.augment", config["augment"], dataset)
@@ -122,6 +124,25 @@ def check_moved(
             f"the run in {folder} has finished with other {OF_IMAGES[name]} than those now in"
             f" {dataset.source}; choose another workdir"
         )
+
+
+def check_pretrained(config: Config) -> None:
+    """Refuses weights to start from that are not there, as to load the data may take long.
+
+    Args:
+      config: of the run.
+
+    Raises:
+      InputError: in all processes, if one of them has no such file.
+    """
+    path = config["model"]["pretrained"]
+    with agreed("find the weights to start from"):
+        if path and not os.path.isfile(os.path.expanduser(path)):
+            raise InputError(
+                f"config.model.pretrained is {path!r}, and there is no such file; expected weights"
+                f" of {config['model']['name']} in .safetensors or .npz, or '' to start from random"
+                " ones (--config.model.pretrained=, in a table --set=model.pretrained=)"
+            )
 
 
 def check_augmentation(name: str, augmentation: Config, dataset: Dataset) -> None:

@@ -28,6 +28,7 @@ _SETS = {
     "places365_small": "places_lt",
 }
 _BY_LISTS = ("places365_small",)
+_PRETRAINED = ("places365_small",)  # papers start from ImageNet's weights there, and there alone
 
 
 class Reported(NamedTuple):
@@ -70,7 +71,8 @@ def reported_for(
     """What has been reported for a run: same data, imbalance, network, method and regime.
 
     Of CIFAR the usual regime is 200 epochs of SGD without AutoAugment and Cutout, the strong one
-    has both, and at least as many epochs; beside other runs nothing stands.
+    has both, and at least as many epochs; on Places-LT networks start from pretrained weights, on
+    other sets from random ones. Beside other runs nothing stands.
 
     Args:
       rows: from `read_reported`.
@@ -98,6 +100,8 @@ def reported_for(
     part = "[" in f"{data.get('train_split', '')}{data.get('test_split', '')}"
     if part or bool(data.get("train_list")) != (data_set in _BY_LISTS):
         return []  # other images
+    if bool(config["model"].get("pretrained")) != (data_set in _PRETRAINED):
+        return []  # another start
     same_data = (
         _SETS.get(data_set, data_set),
         f"{data['imbalance']:g}" if data["imbalance"] else "",

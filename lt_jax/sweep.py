@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.files import folder_of
 from lt_jax.masking_pictures import save_masking_of_table
 from lt_jax.pictures import dispensable
-from lt_jax.prepare import load, prepare
+from lt_jax.prepare import check_pretrained, load, prepare
 from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.stage1 import decisive
 from lt_jax.sweep_tables import check_one_set, in_order, kept_rows
@@ -113,17 +114,18 @@ def check(
     if not to_run and not moved:
         check_one_set({**same, **done, **kept})
         return None
+    for row in to_run:
+        with _named(row):
+            check_pretrained(row.config)
     dataset = load(plain(rows[0].config))
     check_one_set({**same, **done, **kept}, dataset.info())
     if not to_run:
         return None
     for row in to_run:
-        try:
+        with _named(row):
             prepare(first_stage(row.config), folder, dataset)
             if row.stage1:
                 check_second_stage(row.config, dataset)
-        except InputError as error:
-            raise InputError(f"row {row.name!r}: {error}") from error
     return dataset
 
 
@@ -135,6 +137,15 @@ def _check_moved(rows: Sequence[Row], folder: Path, done: Mapping[str, Summary])
             check_can_move(done[row.name]["data"], before, f"row {row.name!r}")
             moved = True
     return moved
+
+
+@contextlib.contextmanager
+def _named(row: Row) -> Iterator[None]:
+    """What is refused inside is of that row."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"row {row.name!r}: {error}") from error
 
 
 def finished(rows: Sequence[Row], folder: Path) -> dict[str, Summary]:

@@ -16,7 +16,7 @@ from lt_jax.data import Dataset
 from lt_jax.files import folder_of
 from lt_jax.finish import carry_out
 from lt_jax.loop import Config
-from lt_jax.prepare import load, prepare, told_finished
+from lt_jax.prepare import check_pretrained, load, prepare, told_finished
 from lt_jax.retrain import check_second_stage, retrain
 
 
@@ -67,10 +67,13 @@ def train(
 
 def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str, Any] | None:
     """Both stages, each resumable; the summary is that of the second."""
+    first, folder = first_stage(config), path / workdirs.STAGE1
+    to_train = workdirs.finished_summary(folder) is None
+    if to_train:
+        check_pretrained(config)
     dataset = load(config, dataset)
     check_second_stage(config, dataset)
-    first, folder = first_stage(config), path / workdirs.STAGE1
-    if workdirs.finished_summary(folder) is None:
+    if to_train:
         workdirs.check_config_matches(first, folder)
         run = prepare(first, folder, dataset)
         done = workdirs.claim(config, path)

@@ -250,7 +250,7 @@ def configured(row, folder):
     """The config of a row, so small that it runs here."""
     config = PHOTOGRAPHS["get_config"](row)
     config.data.update(data_dir=folder, image_size=8, workers=0)
-    config.model.update(name="colours", dtype="float32")
+    config.model.update(name="colours", dtype="float32", pretrained="")
     config.train.update(epochs=1, batch_size=2, num_devices=1, tensorboard=False, progress=False)
     return config
 

@@ -10,12 +10,17 @@ import pytest
 from tiny_runs import ROOT
 
 from lt_jax.configuration import base_config, with_stage
+from lt_jax.errors import InputError
 from lt_jax.objectives import METHODS, TRANSFORMS, Method, build_objective
 from lt_jax.objectives.core import stateless
+from lt_jax.settings import load_configs
+from lt_jax.sweep import run_sweep
+from lt_jax.train import train
 from lt_jax.two_stage import stage_fields
 
 CIFAR = runpy.run_path(str(ROOT / "configs/cifar_lt.py"))["get_config"]
-PHOTOGRAPHS = runpy.run_path(str(ROOT / "configs/photographs.py"))["get_config"]
+_PHOTOGRAPHS = runpy.run_path(str(ROOT / "configs/photographs.py"))
+PHOTOGRAPHS, PHOTOGRAPH_TABLES = _PHOTOGRAPHS["get_config"], _PHOTOGRAPHS["get_sweep"]
 SGD = {"name": "sgd", "momentum": 0.9, "nesterov": False}
 # Cui et al., CVPR 2019, section 5: "Training with sigmoid cross-entropy" and "Implementation".
 CB_CIFAR = {
@@ -105,6 +110,29 @@ def test_class_balanced_rows_on_photographs(data, network, side):
     assert (config.model.name, config.data.image_size) == (network, side)
     augmentation = {k: v for k, v in config.augment.items() if v}
     assert augmentation == {"random_resized_crop": 0.08, "flip": True}
+
+
+def test_gcl_on_places_starts_from_weights_that_the_user_names(tmp_path, monkeypatch):
+    """No row of its table starts from random ones unasked: that is told before data are looked for.
+
+    Those of other sets, and of the class-balanced paper, do.
+    """
+    monkeypatch.chdir(tmp_path)
+    module = {"get_config": PHOTOGRAPHS, "get_sweep": PHOTOGRAPH_TABLES}
+    rows = load_configs(module, "gcl_table,places_lt", (), ("data.data_dir=none",), seeds=1)
+    absent = r"config.model.pretrained is 'resnet152.safetensors', and there is no such file; exp"
+    for config in rows.values():
+        with pytest.raises(InputError, match=f"^{absent}"):
+            train(config, tmp_path / "run")
+    with pytest.raises(InputError, match=f"^row 'places_lt_resnet152_224_.*': {absent}"):
+        run_sweep(rows, tmp_path / "table", list)
+    settings = ("data.data_dir=none", "model.pretrained=")
+    rows = load_configs(module, "gcl_table,places_lt", (), settings, seeds=1)
+    with pytest.raises(InputError, match="places365_small is not in"):
+        run_sweep(rows, tmp_path / "table", list)
+    assert list(tmp_path.iterdir()) == []
+    for row in ("imagenet_lt,resnet50,224,gcl", "places_lt,resnet50,224,softmax"):
+        assert PHOTOGRAPHS(row).model.pretrained == ""
 
 
 # Xu et al., ECCV 2022, and their code: coefficients of the terms, batch, epochs, classes.

@@ -62,6 +62,7 @@ STRONG = {"augment": {"autoaugment": True, "cutout_size": 16}, "train": {"epochs
         ({"optimizer": {"name": "adam"}}, []),
         (STRONG, [85.0]),
         ({**STRONG, "train": {"epochs": 100}}, []),
+        ({"model": {"pretrained": "w.npz"}}, []),
     ],
     ids=str,
 )
@@ -97,6 +98,7 @@ def test_runs_of_earlier_versions_had_fewer_fields():
         del config["data"][name]
     for name in ("autoaugment", "cutout_size"):
         del config["augment"][name]
+    del config["model"]["pretrained"]
     assert [r.value for r in reported_for([ROW], config, "gcl")] == [82.68]
 
 
@@ -118,6 +120,9 @@ def test_reported_numbers_of_photographs_stand_beside_their_rows(sweep, numbers)
         of_row = config["get_config"](row)
         name = row_name({"name": of_row.name, "data": {"source": of_row.data.source}})
         found += [r.value for r in reported_for(reported, of_row, name)] or [None]
+        # Of Places-LT those of pretrained networks, elsewhere of others.
+        of_row.model.pretrained = "" if of_row.model.pretrained else "w.npz"
+        assert reported_for(reported, of_row, name) == []
     if sweep.startswith("gcl"):  # whose numbers are of 224 pixels
         larger = config["get_config"]("places_lt,resnet152,320,gcl")
         assert reported_for(reported, larger, larger.name) == []
