@@ -6,10 +6,10 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
-from lt_jax import environment
 from lt_jax.files import write_text
 from lt_jax.processes import is_writer
 from lt_jax.reported import reported_for
@@ -29,6 +29,7 @@ from lt_jax.summaries import (
     with_interval,
 )
 from lt_jax.table_files import write_table_files
+from lt_jax.table_notes import notes
 from lt_jax.writers import say
 
 TABLE = "table.csv"
@@ -86,9 +87,11 @@ def print_table(summaries: Sequence[Scores]) -> None:
 def difference_text(a: Scores, b: Scores, score: str = "") -> str:
     """Paired difference of a score in points, with its 95 % interval; see `paired_difference`.
 
-    A dash where a run lacks the score.
+    A dash where a run lacks the score, or they have no seed in common.
     """
     name = score or headline(a)
+    if not set(a["seeds"]) & set(b["seeds"]):
+        return "-"
     if None in (s["test"]["last"]["mean"][name] for s in (a, b)):
         return "-"
     d = paired_difference(a, b, score)
@@ -107,14 +110,19 @@ def tell(summary: Scores | None) -> None:
 
 
 def write_tables(
-    summaries: Sequence[Scores], folder: Path, *, reported: Sequence[Mapping[str, str]] = ()
+    summaries: Sequence[Scores],
+    folder: Path,
+    *,
+    reported: Sequence[Mapping[str, str]] = (),
+    failed: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Writes ``table.md`` and ``table.csv`` of several runs, with the command that wrote them.
+    """Writes ``table.md`` and ``table.csv`` of several runs, with the commands that made them.
 
     Args:
       summaries: of finished runs.
       folder: where to.
       reported: from `lt_jax.reported.read_reported`, to stand beside what was measured.
+      failed: reasons by row without scores, which ``table.md`` tells.
     """
     header, *rows = table_rows(summaries)
     known = [
@@ -132,8 +140,8 @@ def write_tables(
     if shown:
         lines += ["", "With the threshold of each class chosen on validation:", ""]
         lines += markdown(table_rows(summaries, names=shown))
-    notes = [f"{row_name(s)}: {r.note}" for s, k in zip(summaries, known, strict=True) for r in k]
-    lines += ["", *_explanation(summaries[0]), "", *(f"- Reported, {note}." for note in notes)]
+    sources = [f"{row_name(s)}: {r.note}" for s, k in zip(summaries, known, strict=True) for r in k]
+    lines += ["", *notes(summaries, failed), "", *(f"- Reported, {text}." for text in sources)]
     write_text(folder / "table.md", "\n".join(lines).rstrip() + "\n")
     table = io.StringIO()
     csv.writer(table).writerows([header, *rows])
@@ -197,25 +205,3 @@ def _validation_score(summary: Scores) -> str:
         return ""
     deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
     return with_deviation(float(np.mean(scores)), deviation)
-
-
-def _explanation(first: Scores) -> list[str]:
-    """What the numbers are, and of what."""
-    kind = "training images by class"
-    if first["data"].get("multi_label"):
-        kind = f"{first['data']['total_train']} training examples, positives by class"
-    compared_scores = {"balanced_accuracy": "balanced accuracies"}.get(
-        headline(first), "the scores named"
-    )
-    return [
-        f"Test scores in %, last step, mean ± standard deviation over seeds {first['seeds']};"
-        f" differences are those of {compared_scores}, paired over the seeds that both have,"
-        " with their 95 % t interval.",
-        f"Data: {first['data']['source']}, {kind}"
-        f" {first['data']['class_counts']}, split seed {first['data']['split_seed']}, index hash"
-        f" {first['data']['index_hash']}.",
-        f"Hardware: {first['hardware']['cpu']}, {first['hardware']['device']}; jax"
-        f" {first['versions']['jax']}; commit {first['commit']}.",
-        "",
-        f"    {environment.command_line()}",
-    ]

@@ -11,6 +11,7 @@ from scipy import stats
 
 from lt_jax import environment, summaries, tables
 from lt_jax.errors import InputError
+from lt_jax.table_notes import differing_fields
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,6 +75,75 @@ def test_tables_hold_what_was_measured(tmp_path):
     assert "+25.0 [" in text
     assert environment.command_line() in text  # that made the table
     assert (tmp_path / "table.csv").read_text().splitlines()[2].startswith("cb,2,80.0 ± 14.1")
+
+
+def test_rows_without_a_common_seed_have_a_dash_for_their_difference(tmp_path, capsys):
+    """In the terminal and in files; on other images they are still no table."""
+    one, other = summary("ce", [0.5, 0.6]), {**summary("cb", [0.7, 0.9]), "seeds": [2, 3]}
+    assert tables.difference_text(other, one) == "-"
+    tables.print_table([one, other])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if " cb " in line]
+    assert line.split("│")[-2].strip() == "-"
+    tables.write_tables([one, other], tmp_path)
+    assert (tmp_path / "table.csv").read_text().splitlines()[2].endswith(",-")
+    with pytest.raises(ValueError, match="the same images"):
+        tables.difference_text(summary("cb", [0.7], index_hash="other"), one)
+
+
+def test_how_rows_were_made_is_told_where_they_differ(tmp_path):
+    """One command and machine is a line; several are told with the rows of each."""
+    ce, cb, ldam = (summary(name, [0.5, 0.6]) for name in ("ce", "cb", "ldam"))
+    tables.write_tables([ce, cb], tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert "Hardware: a processor, cpu; jax 0; commit None." in text
+    assert "Made ce, cb:\n\n    python x.py\n" in text
+    assert f"Wrote the table:\n\n    {environment.command_line()}\n" in text
+    ldam |= {"command": environment.command_line(), "commit": "abc"}
+    tables.write_tables([ce, ldam, cb], tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert "Hardware of ce, cb: a processor, cpu; jax 0; commit None." in text
+    assert "Hardware of ldam: a processor, cpu; jax 0; commit abc." in text
+    assert f"Made ldam:\n\n    {environment.command_line()}\n" in text
+    assert "Wrote the table" not in text
+    for run in (ce, cb, ldam):
+        run["command"] = environment.command_line()
+    tables.write_tables([ce, cb, ldam], tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert text.count(environment.command_line()) == 1
+    assert "Made" not in text
+
+
+def recipe(name, **fields):
+    """A run with some fields of its config, by dotted name with ``__`` for the dots."""
+    config = {}
+    for path, value in fields.items():
+        group = config
+        *groups, last = path.split("__")
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[last] = value
+    return {**summary(name, [0.5]), "config": config}
+
+
+def test_fields_in_which_recipes_differ():
+    """Those of most rows and the others; what makes a method, or changes nothing, is none."""
+    quiet = {"train__num_devices": 4, "train__log_every_steps": 1, "data__data_dir": "x"}
+    runs = [
+        recipe("a", train__epochs=3),
+        recipe("b", train__epochs=6, objective__base="sigmoid", sampling__scheme="class"),
+        recipe("c", train__epochs=6, sampling__scheme="instance", **quiet),
+        recipe("d", train__epochs=9, optimizer__milestones=[5]),
+        recipe("e", train__epochs=6, retrain__method="crt", retrain__epochs=3),
+        recipe("f", train__epochs=6, retrain__method="crt", retrain__epochs=3),
+        recipe("g", train__epochs=6, retrain__method="lws"),
+    ]
+    assert differing_fields(runs) == [
+        "- `sampling.scheme`: instance, but class of b",
+        "- `optimizer.milestones`: [], but [5] of d",
+        "- `train.epochs`: 6, but 3 of a; 9 of d",
+        "- `retrain.epochs`: 3, but 10 of g",
+    ]
+    assert differing_fields(runs[4:6]) == []
 
 
 NAMES = ("sigmoid", "distribution_balanced", "sigmoid_over_rate=0.05_and_a_bias_of_the_start=2")
