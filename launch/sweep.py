@@ -13,10 +13,11 @@ With --over every row that has the field is run with each of the values. --tune 
 an objective's options, learning rates or weight decays on validation alone, all values and seeds of
 a row in one run.
 
-What has finished is skipped, what was stopped or killed goes on: start it again. With more --seeds
-than a table has, those that it lacks are trained in a folder beside its rows. Writes table.md,
-table.csv and table.png, with reported numbers beside measured ones where there are any, scores.csv
-with every score of every seed, and table.tex; with --tune tuning.md and tuning.png of each row.
+What has finished is skipped, what was stopped or killed goes on: start it again. Another command
+adds its rows to the table, and uses the first stages that are there. With more --seeds than a table
+has, those that it lacks are trained in a folder beside its rows. Writes table.md, table.csv and
+table.png, with reported numbers beside measured ones where there are any, scores.csv with every
+score of every seed, and table.tex; with --tune tuning.md and tuning.png of each row.
 """
 
 import runpy

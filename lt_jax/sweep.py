@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from lt_jax import workdir
 from lt_jax.assembly import seeds_of
-from lt_jax.configuration import check_config, first_stage, plain
+from lt_jax.configuration import first_stage, plain
 from lt_jax.data import Dataset
 from lt_jax.data.identity import check_can_move
 from lt_jax.errors import InputError, NonFiniteError
@@ -22,63 +21,20 @@ from lt_jax.masking_pictures import save_masking_of_table
 from lt_jax.pictures import dispensable
 from lt_jax.prepare import check_pretrained, load, prepare
 from lt_jax.retrain import check_second_stage, retrain
-from lt_jax.stage1 import decisive
-from lt_jax.sweep_tables import check_one_set, in_order, kept_rows
+from lt_jax.sweep_plan import Row, check_first_stages, config_of_stage, plan
+from lt_jax.sweep_tables import (
+    check_one_set,
+    failed_rows,
+    in_order,
+    kept_rows,
+    note_failure,
+)
 from lt_jax.table_pictures import save_ranking
 from lt_jax.tables import table_names, write_tables
 from lt_jax.train import train
 from lt_jax.writers import say
 
 Summary = dict[str, Any]
-
-
-class Row(NamedTuple):
-    """One row of a table.
-
-    Attributes:
-      name: of the row, a name for its folder too.
-      config: of the run.
-      stage1: folder of its first stage; empty for a run of one stage.
-      same_as: an earlier row of one stage that is the same run; empty if there is none.
-    """
-
-    name: str
-    config: ConfigDict
-    stage1: str = ""
-    same_as: str = ""
-
-
-def plan(configs: Mapping[str, ConfigDict]) -> list[Row]:
-    """Rows in the order in which they can be run, and where their first stages are.
-
-    A first stage that is a row itself is that row's run; the others get a folder of their own,
-    once for all rows that share it.
-
-    Args:
-      configs: by row.
-
-    Returns:
-      Rows of one stage, then those of two.
-
-    Raises:
-      InputError: for a config that cannot be run.
-    """
-    folders: dict[str, str] = {}
-    single, double = [], []
-    for name, config in configs.items():
-        check_config(config)
-        if config.retrain.method:
-            double.append((name, config))
-        else:
-            first = folders.setdefault(_identity(config), name)
-            single.append(Row(name, config, same_as="" if first == name else first))
-    rows = single
-    for name, config in double:
-        own = f"{name}_stage1"
-        while own in configs:
-            own += "_"
-        rows.append(Row(name, config, folders.setdefault(_identity(first_stage(config)), own)))
-    return rows
 
 
 def check(
@@ -102,15 +58,15 @@ def check(
 
     Raises:
       InputError: naming the row, or two that make no table, as they are on different data or have
-        other seeds.
+        other seeds; or a first stage of which the weights are gone.
     """
     _check_one_table(rows, kept)
     for row in rows:
         workdir.check_config_matches(row.config, folder / row.name)
-    own = [row for row in rows if not row.same_as]
-    done = finished(own, folder)
-    to_run = [row for row in own if row.name not in done]
-    moved = _check_moved(rows, folder, finished(rows, folder))
+    done = {**check_first_stages(rows, folder), **finished(rows, folder)}
+    known = {*done, *(row.name for row in rows)}
+    to_run = [row for row in rows if row.name not in done and row.same_as not in known]
+    moved = _check_moved(rows, folder, done)
     if not to_run and not moved:
         check_one_set({**same, **done, **kept})
         return None
@@ -178,13 +134,6 @@ def _check_one_table(rows: Sequence[Row], kept: Mapping[str, Summary]) -> None:
             )
 
 
-def _identity(config: ConfigDict) -> str:
-    """What two runs have in common that end with the same weights and scores."""
-    fields = plain(config)
-    scored = [fields["metrics"], fields["train"]["eval_every_epochs"]]
-    return json.dumps([decisive(fields), scored, fields["seed"], fields["replicas"]])
-
-
 def _same_run(row: Row, folder: Path, summary: Summary) -> Summary:
     """A row that is another one's run, with a summary in a folder of its own."""
     path = folder / row.name
@@ -215,13 +164,18 @@ def run_row(row: Row, folder: Path, dataset: Dataset | None) -> Summary | None:
         return done
     if not row.stage1:
         return train(row.config, path, dataset=dataset)
-    before = folder / row.stage1
-    if workdir.finished_summary(before) is None:
-        first = first_stage(row.config)
-        first.name = row.stage1
-        if train(first, before, dataset=dataset) is None:
-            return None
-    return retrain(row.config, path, before, dataset=dataset)
+    if workdir.finished_summary(folder / row.stage1) is not None:
+        say(f"{row.name} starts from {row.stage1}, which has finished.")
+    if _run_of_one_stage(row, row.stage1, folder, dataset) is None:
+        return None
+    return retrain(row.config, path, folder / row.stage1, dataset=dataset)
+
+
+def _run_of_one_stage(row: Row, name: str, folder: Path, dataset: Dataset | None) -> Summary | None:
+    """The summary of a run that a row needs, which is trained, or what is missing of it."""
+    path = folder / name
+    done = workdir.finished_summary(path)
+    return done or train(config_of_stage(row.config, path), path, dataset=dataset)
 
 
 @workdir.until_done()
@@ -233,12 +187,13 @@ def run_sweep(
 ) -> dict[str, str]:
     """Runs all rows.
 
-    Rows of a table that is in the folder stay in it, also if they are none of these.
+    Rows of a table that is in the folder stay in it, also if they are none of these. Those that
+    fail are noted in the folder.
 
     Args:
       configs: by row, in the order of the table.
       folder: one folder for each row is made in it.
-      after_each: called with the summaries so far, by row in the order of the table.
+      after_each: called with the summaries so far, if there are any, in the order of the table.
       same: finished rows that must be of the same images, with other seeds.
 
     Returns:
@@ -248,39 +203,55 @@ def run_sweep(
       InputError: for configs or folders that cannot be used.
       InterruptedError: if a signal stopped a run; it goes on when called again.
     """
-    failed: dict[str, str] = {}
-    folder, rows = folder_of(folder), plan(configs)
+    folder = folder_of(folder)
+    rows = plan(configs, folder)
     dataset = check(rows, folder, kept_rows(folder, configs), same)
     if dataset is not None:  # what has finished may be read by several
         workdir.hold(folder)
-    # Now, as another process may have been at it until now.
+        rows = plan(configs, folder)  # another process may have been at it until now
     kept, before, done = kept_rows(folder, configs), table_names(folder), finished(rows, folder)
     if kept:
         say(f"the table keeps the finished rows {', '.join(kept)}.")
+    failed: dict[str, str] = {}  # by folder, also of first stages
     for number, row in enumerate(rows, 1):
         say(f"row {number} of {len(rows)}: {row.name}")
-        reason = failed.get(row.same_as) or failed.get(row.stage1)
-        if reason is None:
-            try:
-                summary: Summary | None = (
-                    _same_run(row, folder, done[row.same_as])
-                    if row.same_as
-                    else run_row(row, folder, dataset)
-                )
-            except NonFiniteError as error:
-                reason = str(error)
-                if row.stage1 and workdir.finished_summary(folder / row.stage1) is None:
-                    failed[row.stage1] = reason  # rows that share it fail with it
-        if reason is not None:
-            say(reason)
-            failed[row.name] = reason
-            continue
-        if summary is None:
-            raise InterruptedError
-        done[row.name] = summary
+        try:
+            summary = _checked_run(row, folder, dataset, done, failed)
+        except NonFiniteError as error:
+            say(str(error))
+            note_failure(folder, row.name, _failed_in(row, folder), str(error))
+            failed[_failed_in(row, folder)] = failed[row.name] = str(error)
+        else:
+            if summary is None:
+                raise InterruptedError
+            done[row.name] = summary
         ordered = {name: done[name] for name in configs if name in done}
-        after_each(in_order(ordered, kept, before))
+        if ordered or kept:
+            after_each(in_order(ordered, kept, before))
     return {row.name: failed[row.name] for row in rows if row.name in failed}
+
+
+def _checked_run(
+    row: Row,
+    folder: Path,
+    dataset: Dataset | None,
+    done: Mapping[str, Summary],
+    failed: Mapping[str, str],
+) -> Summary | None:
+    """As `run_row`, unless the row is a run that was done, or needs one that failed."""
+    for name in filter(None, (row.name, row.same_as, row.stage1)):
+        if name in failed:
+            raise NonFiniteError(failed[name])
+    if not row.same_as:
+        return run_row(row, folder, dataset)
+    trained = done.get(row.same_as) or _run_of_one_stage(row, row.same_as, folder, dataset)
+    return trained and _same_run(row, folder, trained)
+
+
+def _failed_in(row: Row, folder: Path) -> str:
+    """Name of the run in which a row failed: rows that share it fail with it."""
+    before = row.stage1 or row.same_as
+    return before if before and workdir.finished_summary(folder / before) is None else row.name
 
 
 def write_table(
@@ -296,7 +267,7 @@ def write_table(
     Raises:
       StorageError: if there is no room for the table; a picture that finds none is told.
     """
-    write_tables(summaries, folder, reported=reported)
+    write_tables(summaries, folder, reported=reported, failed=failed_rows(folder))
     with dispensable():
         save_ranking(summaries, folder / "table.png", reported=reported)
         save_masking_of_table(summaries, folder, folder / "masking.png")

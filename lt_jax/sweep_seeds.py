@@ -16,9 +16,11 @@ from lt_jax.files import folder_of
 from lt_jax.joining import joined, seed_folder, seed_folders
 from lt_jax.summaries import Scores
 from lt_jax.sweep import run_sweep
+from lt_jax.sweep_plan import check_first_stages, plan
 from lt_jax.sweep_tables import kept_rows
-from lt_jax.tables import table_names
 from lt_jax.writers import say
+
+_MADE = ("seeds", "command", "commit", "versions", "hardware")
 
 Configs = Mapping[str, ConfigDict]
 
@@ -62,6 +64,8 @@ def run_table(
     blocks = _blocks(configs, folder)
     if len(blocks) == 1:
         return run_sweep(configs, folder, lambda found: write(found, folder))
+    for block in blocks:  # before the first of them is trained
+        check_first_stages(plan(block.of(configs), block.folder), block.folder)
     workdir.hold(folder)
     parts = [list(kept_rows(block.folder, {}).values()) for block in blocks]
     failed: dict[str, str] = {}
@@ -75,7 +79,10 @@ def run_table(
             write(_by_row(parts), folder)
 
         same = {f"{s['name']} of the first seeds": s for s in parts[0]} if number else {}
-        failed |= run_sweep(block.of(configs), block.folder, after_each, same)
+        failed_now = run_sweep(block.of(configs), block.folder, after_each, same)
+        if failed_now and any(parts):  # told in the table also where no row of the block is
+            write(_by_row(parts), folder)
+        failed |= failed_now
     return failed
 
 
@@ -110,7 +117,7 @@ def _blocks(configs: Configs, folder: Path) -> list[Block]:
 
 def _row_folders(configs: Configs, folder: Path) -> list[Path]:
     """Folders of rows, of the command or of the table so far."""
-    names = {*configs, *table_names(folder)} if folder.is_dir() else set()
+    names = {*configs, *kept_rows(folder, {})} if folder.is_dir() else set()
     return [folder / name for name in names if (folder / name / workdir.CONFIG).exists()]
 
 
@@ -125,4 +132,10 @@ def _by_row(parts: Sequence[Sequence[Scores]]) -> list[Scores]:
     for part in parts:
         for summary in part:
             rows.setdefault(summary["name"], []).append(summary)
-    return [joined(row) for row in rows.values()]
+    return [_with_origins(row) for row in rows.values()]
+
+
+def _with_origins(row: Sequence[Scores]) -> Scores:
+    """A row of all seeds, with what made each part of them, which tables tell."""
+    made = [{name: part[name] for name in _MADE if name in part} for part in row]
+    return {**joined(row), **({"made": made} if len(row) > 1 else {})}

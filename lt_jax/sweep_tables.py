@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from ml_collections import ConfigDict
 from lt_jax import workdir
 from lt_jax.data.identity import OF_IMAGES, different
 from lt_jax.errors import InputError
+from lt_jax.joining import seed_folders
 from lt_jax.summaries import Scores as Summary
 from lt_jax.tables import place_of, table_names
 from lt_jax.writers import say_once
+
+FAILED = "failed.json"  # rows without scores
 
 
 def check_one_set(finished: Mapping[str, Summary], now: Mapping[str, Any] | None = None) -> None:
@@ -65,8 +69,15 @@ def _summary_of_row(path: Path) -> Summary | None:
     except InputError as error:
         say_once(f"left out of the table: {error}")
         return None
-    whole = {"name", "data", "seeds", "test", "config"} <= set(summary)
-    return summary if whole and summary["name"] == path.name else None
+    if not {"name", "data", "seeds", "test", "config"} <= set(summary):
+        return None
+    if summary["name"] != path.name:
+        say_once(
+            f"left out of the table: the folder {path} holds the run {summary['name']!r}, and that"
+            f" of a row is called as its run; rename it to {summary['name']} if it is the row"
+        )
+        return None
+    return summary
 
 
 def in_order(
@@ -85,3 +96,53 @@ def in_order(
     if not kept:
         return list(done.values())
     return sorted([*done.values(), *kept.values()], key=lambda summary: place_of(summary, before))
+
+
+def note_failure(folder: Path, name: str, failed_in: str, reason: str) -> None:
+    """Notes in the folder of a table that a row failed, for tables to come.
+
+    Args:
+      folder: of the table.
+      name: of the row.
+      failed_in: folder of the run that failed: of the row, or of its first stage.
+      reason: a sentence.
+    """
+    noted = {n: note for n, note in _noted(folder).items() if _still_fails(folder, n, note)}
+    noted[name] = {"folder": failed_in, "reason": reason}
+    workdir.write_json(folder / FAILED, noted)
+
+
+def failed_rows(folder: Path) -> dict[str, str]:
+    """Rows of a table that failed, also those of which only further seeds did.
+
+    Once the row has finished, or the folder of what failed was removed, it is none of them.
+
+    Args:
+      folder: of the table.
+
+    Returns:
+      The reason by row, with the seeds if they are further ones.
+    """
+    found = _failed_in(folder)
+    for block, seeds in seed_folders(folder):
+        which = f"seeds {seeds.start} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds.start}"
+        found |= {f"{name} of {which}": reason for name, reason in _failed_in(block).items()}
+    return found
+
+
+def _failed_in(folder: Path) -> dict[str, str]:
+    notes = _noted(folder).items()
+    return {name: note["reason"] for name, note in notes if _still_fails(folder, name, note)}
+
+
+def _noted(folder: Path) -> dict[str, dict[str, str]]:
+    path = folder / FAILED
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except ValueError:  # nothing depends on it
+        return {}
+
+
+def _still_fails(folder: Path, name: str, note: Mapping[str, str]) -> bool:
+    there = (folder / note["folder"] / workdir.CONFIG).exists()
+    return there and not (folder / name / workdir.SUMMARY).exists()

@@ -11,11 +11,13 @@ from tiny_runs import PixelNet, tiny
 from lt_jax import models
 from lt_jax.comparison import curves, grouped, read_runs, write_report
 from lt_jax.data import load_source
-from lt_jax.errors import InputError
+from lt_jax.environment import command_line
+from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.joining import can_join, joined_rows
 from lt_jax.sweep import write_table
 from lt_jax.sweep_seeds import run_table
 from lt_jax.train import train
+from lt_jax.workdir import claim
 from lt_jax.writers import read_metrics
 
 ROWS = ("cross_entropy", "crt")
@@ -87,6 +89,22 @@ def test_a_row_that_comes_later_gets_all_seeds(tmp_path, at_once):
     table(tmp_path, 4, rows=ROWS[:1])
     header, *rows = table(tmp_path, 4, rows=ROWS[1:])
     assert [header, *rows] == at_once[1]
+    assert not list(tmp_path.rglob("crt_stage1"))  # its first stage is the row, in both folders
+
+
+def test_a_row_of_a_table_that_is_called_after_its_data_gets_all_seeds(tmp_path):
+    """As those of configs/cifar_lt.py, which tables call by their method alone."""
+
+    def row(method, seeds):
+        config = tiny(method, replicas=seeds, train__epochs=1, name=f"digits_{method}")
+        run_table({config.name: config}, tmp_path, write_table)
+        return list(csv.reader((tmp_path / "table.csv").read_text().splitlines()))[1:]
+
+    row("cross_entropy", 1)
+    row("cross_entropy", 3)
+    found = [cells[:2] for cells in row("tau_norm", 3)]
+    assert found == [["cross_entropy", "3"], ["tau_norm", "3"]]
+    assert not list(tmp_path.rglob("*_stage1"))
 
 
 def test_fewer_rows_with_more_seeds_are_paired_over_common_ones(tmp_path):
@@ -128,6 +146,37 @@ def test_another_config_is_refused_whatever_the_seeds(tmp_path):
     with pytest.raises(InputError, match=r"belongs to a run with optimizer\.learning_rate"):
         table(tmp_path, 2, rows=ROWS[:1], optimizer__learning_rate=0.2)
     assert not (tmp_path / "seeds_1").exists()
+
+
+def test_further_seeds_that_diverge_are_told(tmp_path, monkeypatch):
+    """The row keeps those it has; also where no row of the further seeds has finished."""
+    table(tmp_path, 1, rows=ROWS[:1])
+
+    def diverging(config, folder, **_):
+        claim(config, folder)
+        raise NonFiniteError("the loss of seed 2 was not finite at step 3; none is kept")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lt_jax.sweep.train", diverging)
+        found = table(tmp_path, 3, rows=ROWS[:1])
+    assert [row[:2] for row in found[1:]] == [["cross_entropy", "1"]]
+    line = "- cross_entropy of seeds 1 to 2 has no scores: the loss of seed 2 was not finite at"
+    assert line in (tmp_path / "table.md").read_text()
+    table(tmp_path, 3, rows=ROWS[:1])
+    assert "no scores" not in (tmp_path / "table.md").read_text()
+
+
+def test_the_commands_and_machines_of_all_seeds_are_told(tmp_path):
+    table(tmp_path, 1, rows=ROWS[:1])
+    path = tmp_path / "cross_entropy" / "summary.json"
+    summary = {**json.loads(path.read_text()), "command": "python first.py", "commit": "abc"}
+    path.write_text(json.dumps(summary))
+    table(tmp_path, 3, rows=ROWS[:1])
+    text = (tmp_path / "table.md").read_text()
+    assert "Made cross_entropy (seed 0):\n\n    python first.py\n" in text
+    assert f"Made cross_entropy (seeds 1 to 2):\n\n    {command_line()}\n" in text
+    assert "Hardware of cross_entropy (seed 0): " in text
+    assert "commit abc.\nHardware of cross_entropy (seeds 1 to 2): " in text
 
 
 def test_a_stopped_extension_goes_on(tmp_path, at_once, monkeypatch):

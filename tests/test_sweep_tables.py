@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from second_stages import digits_as_arrays
+from swept_tables import swept
 from tiny_runs import PixelNet, tiny
 
 from lt_jax import models, sweep
@@ -14,7 +15,7 @@ from lt_jax.comparison.runs import read_runs
 from lt_jax.data import load_source
 from lt_jax.errors import InputError
 from lt_jax.retrain import retrain
-from lt_jax.sweep import run_sweep, write_table
+from lt_jax.sweep import run_sweep
 from lt_jax.tables import table_names
 from lt_jax.train import train as train_row
 from lt_jax.trained import load_trained
@@ -23,15 +24,6 @@ from lt_jax.trained import load_trained
 @pytest.fixture(autouse=True)
 def _pixel_net(monkeypatch):
     monkeypatch.setitem(models.MODELS, "pixels", PixelNet)
-
-
-def swept(folder, *methods, **fields):
-    """The names in the table after a sweep over rows of one epoch."""
-    configs = {name: tiny(name, train__epochs=1, **fields) for name in methods}
-    for name, config in configs.items():
-        config.name = name
-    run_sweep(configs, folder, lambda summaries: write_table(summaries, folder))
-    return table_names(folder)
 
 
 def test_rows_of_earlier_commands_stay_in_their_places(tmp_path, capsys):
@@ -79,6 +71,24 @@ def test_only_folders_that_a_sweep_made_are_rows(tmp_path, capsys):
         (tmp_path / name / "summary.json").write_text(text)
     assert swept(tmp_path, "cross_entropy") == ["cross_entropy", "focal"]
     assert f"left out of the table: {tmp_path / 'cut'}" in capsys.readouterr().err
+
+
+def test_a_row_in_a_folder_of_another_name_is_told_once(tmp_path, capsys):
+    """Renamed, or copied from another machine: it would be gone from the table without a word."""
+    swept(tmp_path, "cross_entropy", "focal")
+    swept(tmp_path / "elsewhere", "ldam")
+    (tmp_path / "focal").rename(tmp_path / "focal_old")
+    shutil.copytree(tmp_path / "elsewhere" / "ldam", tmp_path / "ldam_of_b")
+    capsys.readouterr()
+    assert swept(tmp_path, "cross_entropy") == ["cross_entropy"]
+    told = capsys.readouterr().err
+    for folder, name in (("focal_old", "focal"), ("ldam_of_b", "ldam")):
+        left_out = f"left out of the table: the folder {tmp_path / folder} holds the run '{name}'"
+        assert told.count(left_out) == 1
+        assert f"rename it to {name} " in told
+    (tmp_path / "focal_old").rename(tmp_path / "focal")
+    swept(tmp_path, "cross_entropy", "focal")
+    assert "focal_old" not in capsys.readouterr().err
 
 
 def test_tables_of_earlier_versions_go_on(tmp_path):
@@ -135,3 +145,44 @@ def test_a_row_that_is_the_run_of_another_can_be_used_like_it(tmp_path, capsys):
     run_sweep(both, tmp_path, lambda _: None)
     third = load_trained(tmp_path / "third")
     jax.tree.map(np.testing.assert_array_equal, one.weights, third.weights)
+
+
+# What the table tells beside scores.
+
+
+def told(folder):
+    """Lines under the table."""
+    return [x for x in (folder / "table.md").read_text().splitlines() if not x.startswith("|")]
+
+
+def test_rows_that_diverged_are_under_the_table_until_they_finish_or_are_removed(tmp_path):
+    """Also in tables of later commands, and those whose first stage they share."""
+    crt = "- crt has no scores: the loss of seed 0 was not finite at step "
+    swept(tmp_path, "cross_entropy", "crt", retrain__learning_rate=1e38)
+    assert [line.partition("step ")[0] + "step " for line in told(tmp_path) if crt in line] == [crt]
+    swept(tmp_path, "tau_norm")
+    assert any(crt in line for line in told(tmp_path))
+    rows = table_names(tmp_path)
+    assert rows == ["cross_entropy", "tau_norm"]
+    swept(tmp_path, "gcl", "gcl/ncm", optimizer__learning_rate=1e38)
+    for name in ("crt", "gcl", "gcl_ncm"):
+        assert len([line for line in told(tmp_path) if line.startswith(f"- {name} has no")]) == 1
+    assert table_names(tmp_path) == rows
+    shutil.rmtree(tmp_path / "gcl_stage1")
+    shutil.rmtree(tmp_path / "crt")
+    swept(tmp_path, "cross_entropy", "crt")
+    assert not any("no scores" in line for line in told(tmp_path))
+    assert table_names(tmp_path) == ["cross_entropy", "tau_norm", "crt"]
+
+
+def test_rows_of_other_recipes_and_commands_are_told(tmp_path):
+    swept(tmp_path, "cross_entropy", "focal", "crt")
+    assert not any("recipes" in line or line.startswith("Made") for line in told(tmp_path))
+    swept(tmp_path, "ldam", train__epochs=2, optimizer__learning_rate=0.05)
+    found = told(tmp_path)
+    place = found.index("Fields in which the recipes of the rows differ:")
+    assert found[place + 2 : place + 5] == [
+        "- `optimizer.learning_rate`: 0.1, but 0.05 of ldam",
+        "- `train.epochs`: 1, but 2 of ldam",
+        "",
+    ]
