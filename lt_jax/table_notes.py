@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lt_jax import environment
@@ -113,13 +113,19 @@ def _explanation(first: Scores) -> list[str]:
 Named = Iterable[tuple[str, Scores]]
 
 
-def _parts(named: Named) -> list[tuple[str, Scores]]:
-    """What made each row; of one with seeds of several runs (`lt_jax.sweep_seeds`) each of them."""
-    parts = []
+def _grouped_runs(named: Named, made: Callable[[Scores], str]) -> dict[str, list[str]]:
+    """Names by what made the rows; with their seeds where it differs within a row.
+
+    The runs that a row of further seeds consists of are in it: see `lt_jax.sweep_seeds`.
+    """
+    pairs = []
     for name, summary in named:
-        made = summary.get("made", [])
-        parts += [(f"{name} ({_range(m['seeds'])})", m) for m in made] or [(name, summary)]
-    return parts
+        runs = summary.get("made", [summary])
+        if len({made(run) for run in runs}) == 1:
+            pairs.append((name, made(runs[0])))
+        else:
+            pairs += [(f"{name} ({_range(run['seeds'])})", made(run)) for run in runs]
+    return _grouped(pairs)
 
 
 def _range(seeds: Sequence[int]) -> str:
@@ -128,13 +134,12 @@ def _range(seeds: Sequence[int]) -> str:
 
 def _made_on(named: Named) -> list[str]:
     """Hardware, version and commit, of each that rows were made with."""
-    groups = _grouped(
-        (
-            name,
+    groups = _grouped_runs(
+        named,
+        lambda run: (
             f"{run['hardware']['cpu']}, {run['hardware']['device']}; jax"
-            f" {run['versions']['jax']}; commit {run['commit']}",
-        )
-        for name, run in _parts(named)
+            f" {run['versions']['jax']}; commit {run['commit']}"
+        ),
     )
     if len(groups) == 1:
         return [f"Hardware: {next(iter(groups))}."]
@@ -144,7 +149,8 @@ def _made_on(named: Named) -> list[str]:
 def _commands(named: Named) -> list[str]:
     """The command that wrote the table, and those of its rows where they are others."""
     now = environment.command_line()
-    groups = _grouped((name, r["command"]) for name, r in _parts(named) if "command" in r)
+    groups = _grouped_runs(named, lambda run: run.get("command", ""))
+    groups.pop("", None)  # of runs that do not tell it
     if set(groups) <= {now}:
         return [f"    {now}"]
     lines = []

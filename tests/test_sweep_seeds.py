@@ -177,6 +177,13 @@ def test_the_commands_and_machines_of_all_seeds_are_told(tmp_path):
     assert f"Made cross_entropy (seeds 1 to 2):\n\n    {command_line()}\n" in text
     assert "Hardware of cross_entropy (seed 0): " in text
     assert "commit abc.\nHardware of cross_entropy (seeds 1 to 2): " in text
+    for path in tmp_path.rglob("summary.json"):
+        summary = {**json.loads(path.read_text()), "command": "python first.py", "commit": "abc"}
+        path.write_text(json.dumps(summary))
+    table(tmp_path, 3, rows=ROWS[:1])
+    text = (tmp_path / "table.md").read_text()
+    assert "Made cross_entropy:\n\n    python first.py\n" in text
+    assert text.count("Hardware: ") == text.count("Hardware") == 1
 
 
 def test_a_stopped_extension_goes_on(tmp_path, at_once, monkeypatch):
