@@ -17,6 +17,7 @@ from lt_jax import workdir
 from lt_jax.config_checks import value_at
 from lt_jax.configuration import check_config, first_stage, plain, read_config
 from lt_jax.errors import InputError
+from lt_jax.matching import INDIFFERENT
 from lt_jax.stage1 import check_same_start, decisive, find_stage1, started_from
 from lt_jax.writers import say_once
 
@@ -194,7 +195,7 @@ def config_of_stage(config: ConfigDict, path: Path) -> ConfigDict:
     there = read_config(path / workdir.CONFIG)
     if identity(there) != identity(first):
         return first  # which is refused there
-    there.update_from_flattened_dict({k: value_at(first, k) for k in workdir.INDIFFERENT})
+    there.update_from_flattened_dict({k: value_at(first, k) for k in INDIFFERENT})
     return there
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from lt_jax import environment
 from lt_jax.configuration import all_defaults, plain
+from lt_jax.matching import INDIFFERENT, flatten
 from lt_jax.summaries import Scores, headline, row_name
-from lt_jax.workdir import INDIFFERENT, flatten
 
 # Fields of the recipe; those of the objective and of the kind of second stage make the method.
 _RECIPE = ("data", "model", "sampling", "augment", "optimizer", "metrics")
