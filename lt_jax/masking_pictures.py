@@ -118,7 +118,9 @@ def draw_scale(figure: Any, axes: Any, counts: Sequence[int]) -> None:
     figure.colorbar(_colours(counts), ax=axes, label="positives of the class in training")
 
 
-def save_masking(before: Scores, after: Scores, metrics_paths: Sequence[Path], path: Path) -> None:
+def save_masking(
+    before: Scores, after: Scores, metrics_path: Path, path: Path, *further: Path
+) -> None:
     """Draws what masking does: probabilities of three classes without it and with it, and why.
 
     A row for the most frequent class, one in the middle and the rarest; predicted probabilities of
@@ -127,10 +129,11 @@ def save_masking(before: Scores, after: Scores, metrics_paths: Sequence[Path], p
     Args:
       before: summary of a run without masks.
       after: summary of a run with them, on the same data.
-      metrics_paths: metrics file of the latter, or of each of the runs that it was joined of.
+      metrics_path: metrics file of the latter.
       path: of the PNG to write.
+      *further: metrics files of the other runs, with other seeds, that it was joined of.
     """
-    past = history(*metrics_paths)
+    past = history(metrics_path, *further)
     counts = np.array(after["data"]["class_counts"])
     order = [c for c in np.argsort(-counts, kind="stable") if _has_both(after, c)]
     made = new_figure(3, 3, (13, 9.5)) if past and len(order) >= 3 else None
@@ -165,9 +168,9 @@ def save_masking_of_table(summaries: Sequence[Scores], folder: Path, path: Path)
     for after in masked[:1]:
         for before in plain:
             if before["config"]["objective"]["base"] == after["config"]["objective"]["base"]:
-                places = [folder, *(block for block, _ in seed_folders(folder))]
-                found = [place / after["name"] / METRICS for place in places]
-                save_masking(before, after, found, path)
+                own = Path(after["name"]) / METRICS
+                further = [block / own for block, _ in seed_folders(folder)]
+                save_masking(before, after, folder / own, path, *further)
 
 
 def _transforms(summary: Scores) -> set[str]:
