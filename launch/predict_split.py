@@ -21,6 +21,9 @@ SPLIT = flags.DEFINE_enum("split", "test", list(SPLITS), "Which examples of it."
 OUT = flags.DEFINE_string("out", "predictions.npz", "File to write, .npz or .csv.")
 SEED = flags.DEFINE_integer("seed", None, "Of the replica; the first if not given.")
 WEIGHTS = flags.DEFINE_enum("weights", "last", ["last", "best_on_validation"], "Which of them.")
+SOURCE = flags.DEFINE_string(
+    "source", "", "Where the data of the run are, if not where they were: folder:PATH, arrays:FILE."
+)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data are, if not where they were.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a file that is there.")
 
@@ -33,6 +36,7 @@ def main() -> None:
         split=SPLIT.value,
         seed=SEED.value,
         weights=WEIGHTS.value,
+        source=SOURCE.value,
         data_dir=DATA_DIR.value,
         overwrite=OVERWRITE.value,
     )

@@ -22,7 +22,13 @@ import numpy.typing as npt
 from lt_jax import processes, sharding
 from lt_jax.artifact import predicted_positives
 from lt_jax.data import Dataset, load_dataset
-from lt_jax.data.identity import OF_IMAGES, data_fingerprint, different
+from lt_jax.data.identity import (
+    OF_IMAGES,
+    check_can_move,
+    data_fingerprint,
+    different,
+    only_moved,
+)
 from lt_jax.errors import InputError
 from lt_jax.export import facts_of
 from lt_jax.feeding import evaluation_batches
@@ -72,6 +78,7 @@ def predict_split(
     *,
     seed: int | None = None,
     weights: str = "last",
+    source: str = "",
     data_dir: str = "",
 ) -> SplitPredictions:
     """Predicts a whole split of a run, evaluated as the run did, on all devices.
@@ -85,7 +92,8 @@ def predict_split(
       split: ``"test"`` or ``"validation"``.
       seed: of the replica; None for the first.
       weights: ``"last"`` or ``"best_on_validation"``.
-      data_dir: where the data are, if not where they were.
+      source: where the data are, if not where they were, of the same kind: ``"folder:PATH"``.
+      data_dir: likewise, of what has no absolute path.
 
     Returns:
       `SplitPredictions`.
@@ -107,7 +115,7 @@ def predict_split(
     run = trained.run
     if split == "validation" and not len(run.dataset.validation_labels):
         raise InputError(f"split is 'validation', but the run in {run.folder} has none")
-    dataset = _dataset_of(run, data_dir)
+    dataset = _dataset_of(run, source, data_dir)
     logits, probabilities = _outputs(trained, dataset, split)
     labels = getattr(dataset, f"{split}_labels")
     images = data_fingerprint(run.summary["data"])
@@ -129,9 +137,14 @@ def predict_split(
     )
 
 
-def _dataset_of(run: Chosen, data_dir: str) -> Dataset:
+def _dataset_of(run: Chosen, source: str, data_dir: str) -> Dataset:
     """The data of a run, if they are still the same."""
-    data = run.config["data"]
+    data, before = run.config["data"], run.config["data"]["source"]
+    if source and source != before:
+        if not only_moved("data.source", before, source):
+            raise InputError(f"source is {source!r}, and the run had {before!r}; expected its kind")
+        check_can_move(run.summary["data"], before, f"the run in {run.folder}")
+        data = {**data, "source": source}
     if data_dir:
         _check_can_move(data, data_dir)
         data = {**data, "data_dir": data_dir}
@@ -140,7 +153,7 @@ def _dataset_of(run: Chosen, data_dir: str) -> Dataset:
     if name:
         raise InputError(
             f"{dataset.source} has other {OF_IMAGES[name]} now than the run in {run.folder} had"
-            f" ({name} differs); expected the same images, and data_dir where they lie elsewhere"
+            f" ({name} differs); expected the same images; source or data_dir says where they are"
         )
     return dataset
 
@@ -205,6 +218,7 @@ def write_split_predictions(
     split: str = "test",
     seed: int | None = None,
     weights: str = "last",
+    source: str = "",
     data_dir: str = "",
     overwrite: bool = False,
 ) -> SplitPredictions:
@@ -222,6 +236,7 @@ def write_split_predictions(
       split: as for `predict_split`.
       seed: likewise.
       weights: likewise.
+      source: likewise.
       data_dir: likewise.
       overwrite: whether a file that is there already is replaced.
 
@@ -237,7 +252,9 @@ def write_split_predictions(
         raise InputError(f"out is {path}; expected a name that ends in .npz or .csv")
     if path.exists() and not overwrite:
         raise InputError(f"{path} is there already; choose another out, or give --overwrite")
-    found = predict_split(workdir, split, seed=seed, weights=weights, data_dir=data_dir)
+    found = predict_split(
+        workdir, split, seed=seed, weights=weights, source=source, data_dir=data_dir
+    )
     write_whole(path, partial(_write_npz if path.suffix == ".npz" else _write_csv, found))
     return found
 

@@ -75,5 +75,9 @@ class Stop:
         time.sleep(max(0.0, self._last + _LATE - time.monotonic()))
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if self.unheeded is not None:  # it came while the run was being finished
-            os.kill(os.getpid(), self.unheeded)
+        if self.unheeded is None:
+            return
+        # It came while the run was being finished.
+        if self._before[self.unheeded] == signal.SIG_IGN:  # as of what a shell starts by `&`
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), self.unheeded)

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from lt_jax import workdir
 from lt_jax.config_checks import value_at
 from lt_jax.configuration import check_config, first_stage, plain, read_config
+from lt_jax.data.identity import PLACES, without_place
 from lt_jax.errors import InputError
 from lt_jax.matching import INDIFFERENT
 from lt_jax.stage1 import check_same_start, decisive, find_stage1, started_from
@@ -58,12 +59,15 @@ class Begun(NamedTuple):
 def identity(config: ConfigDict) -> str:
     """What two runs have in common that end with the same weights and scores.
 
+    Where data lie is left out: whether they are the same, hashes tell.
+
     Args:
       config: of a run of one stage.
     """
     fields = plain(config)
     scored = [fields["metrics"], fields["train"]["eval_every_epochs"]]
-    return json.dumps([decisive(fields), scored, fields["seed"], fields["replicas"]])
+    chosen = {name: without_place(name, value) for name, value in decisive(fields).items()}
+    return json.dumps([chosen, scored, fields["seed"], fields["replicas"]])
 
 
 def plan(configs: Mapping[str, ConfigDict], folder: Path | None = None) -> list[Row]:
@@ -195,7 +199,8 @@ def config_of_stage(config: ConfigDict, path: Path) -> ConfigDict:
     there = read_config(path / workdir.CONFIG)
     if identity(there) != identity(first):
         return first  # which is refused there
-    there.update_from_flattened_dict({k: value_at(first, k) for k in INDIFFERENT})
+    own = {*INDIFFERENT, *(f"data.{place}" for place in PLACES)}
+    there.update_from_flattened_dict({k: value_at(first, k) for k in own})
     return there
 
 

@@ -94,13 +94,16 @@ def _blocks(configs: Configs, folder: Path) -> list[Block]:
     if any(seeds_of(config) != wanted for config in configs.values()):
         return one  # and no table
     known = {_seeds_in(path) for path in _row_folders(configs, folder)}
+    further = seed_folders(folder) if folder.is_dir() else []
+    if not known and further:  # the last of the rows before them has been removed
+        known = {range(all_seeds.start, further[0][1].start)}
     if len(known) != 1:
         return one
     (first,) = known
     if first.start != all_seeds.start:
         return one  # whose rows are others
     blocks = [Block(folder, first)]
-    for path, seeds in seed_folders(folder):
+    for path, seeds in further:
         if seeds.start == blocks[-1].seeds.stop:
             blocks.append(Block(path, seeds))
     end = blocks[-1].seeds.stop
@@ -110,15 +113,18 @@ def _blocks(configs: Configs, folder: Path) -> list[Block]:
             f" end with {all_seeds[-1]}; expected --seeds={end - first.start} or more"
         )
     if all_seeds.stop > end:
-        further = range(end, all_seeds.stop)
-        blocks.append(Block(seed_folder(folder, further), further))
+        lacking = range(end, all_seeds.stop)
+        blocks.append(Block(seed_folder(folder, lacking), lacking))
     return blocks
 
 
 def _row_folders(configs: Configs, folder: Path) -> list[Path]:
-    """Folders of rows, of the command or of the table so far."""
-    names = {*configs, *kept_rows(folder, {})} if folder.is_dir() else set()
-    return [folder / name for name in names if (folder / name / workdir.CONFIG).exists()]
+    """Folders of rows, of the command or of the table so far; else of first stages of rows."""
+    rows = {*configs, *kept_rows(folder, {})} if folder.is_dir() else set()
+    first = {f"{name}_stage1" for name in configs}
+    kinds = ([folder / name for name in names] for names in (rows, first))
+    begun = ([path for path in kind if (path / workdir.CONFIG).exists()] for kind in kinds)
+    return next((paths for paths in begun if paths), [])
 
 
 def _seeds_in(path: Path) -> range:

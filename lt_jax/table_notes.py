@@ -12,6 +12,7 @@ from typing import Any
 
 from lt_jax import environment
 from lt_jax.configuration import all_defaults, plain
+from lt_jax.data.identity import without_place
 from lt_jax.matching import INDIFFERENT, flatten
 from lt_jax.summaries import Scores, headline, row_name
 
@@ -88,7 +89,11 @@ def _recipe(summary: Scores) -> dict[str, str]:
     chosen["retrain"] = {name: second[name] for name in _SECOND if name in second}
     if "seeds" in summary:
         chosen["seeds"] = summary["seeds"]
-    fields = {name: value for name, value in flatten(chosen) if name not in INDIFFERENT}
+    fields = {
+        name: without_place(name, value)  # the images of rows of a table are the same
+        for name, value in flatten(chosen)
+        if name not in INDIFFERENT
+    }
     return {k: v if isinstance(v, str) and v else json.dumps(v) for k, v in fields.items()}
 
 

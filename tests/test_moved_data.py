@@ -11,7 +11,8 @@ import pytest
 from class_folders import Image, write
 from second_stages import digits_as_arrays, second
 from shared_runs import _tiny_network  # noqa: F401 (a fixture)
-from tiny_runs import ROOT, ColourNet, StopAfter, leaves, snapshot, tiny
+from tiny_runs import ROOT, ColourNet, Killed, StopAfter, dying, leaves, snapshot, tiny
+from tiny_runs import rows as rows_of
 
 from lt_jax import models, prepare, sweep, workdir
 from lt_jax.configuration import read_config
@@ -21,7 +22,7 @@ from lt_jax.errors import InputError
 from lt_jax.joining import can_join
 from lt_jax.retrain import retrain
 from lt_jax.stage1 import config_of
-from lt_jax.sweep import run_sweep
+from lt_jax.sweep import run_sweep, write_table
 from lt_jax.train import train
 from lt_jax.tuning import tune
 
@@ -234,6 +235,39 @@ def test_a_table_goes_on_where_its_data_are_now(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="has finished with other training images"):
         run_sweep(table(other), tmp_path / "table", found.append)
     assert snapshot(tmp_path / "table") == before
+
+
+def test_a_row_that_comes_later_starts_from_the_first_stage_that_is_there(tmp_path, capsys):
+    """Wherever its data were then; and no recipe differs for that."""
+    rows, folder = table(arrays_in(tmp_path / "a")), tmp_path / "table"
+    run_sweep({"cross_entropy": rows["cross_entropy"]}, folder, lambda _: None)
+    write_table([summary_of(folder / "cross_entropy")], folder)
+    later = {"crt": table(arrays_in(tmp_path / "b"))["crt"]}
+    run_sweep(later, folder, lambda found: write_table(found, folder))
+    assert "crt starts from cross_entropy, which has finished" in capsys.readouterr().err
+    assert not (folder / "crt_stage1").exists()
+    assert "data.source" not in (folder / "table.md").read_text()
+    (folder / "crt" / "summary.json").unlink()  # as if it had been stopped
+    steps = len(rows_of(folder / "crt"))
+    run_sweep({"crt": table(arrays_in(tmp_path / "c"))["crt"]}, folder, lambda _: None)
+    assert len(rows_of(folder / "crt")) == steps  # it went on
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_a_stopped_first_stage_goes_on_where_its_data_are_now(tmp_path, monkeypatch):
+    """One that a row needs, of which the folder is not named after a row."""
+    folder, old = tmp_path / "table", arrays_in(tmp_path / "a")
+    with dying(0), pytest.raises(Killed):
+        run_sweep({"crt": table(old)["crt"]}, folder, lambda _: None)
+    assert (folder / "crt_stage1" / "config.json").exists()
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    moved = f"arrays:{tmp_path / 'b' / 'set.npz'}"
+    found = []
+    run_sweep({"crt": table(moved)["crt"]}, folder, found.append)
+    assert [s["name"] for s in found[-1]] == ["crt"]
 
 
 def test_a_finished_comparison_is_told_only_of_its_own_images(tmp_path):

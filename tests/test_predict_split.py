@@ -19,13 +19,13 @@ from class_folders import CLASSES, Image, write
 from divisions import done as divided  # noqa: F401 (a fixture)
 from exported import NAMES, images, run  # noqa: F401 (fixtures)
 from scipy.special import expit, softmax
-from second_stages import ce, done, gcl  # noqa: F401 (fixtures)
+from second_stages import ce, digits_as_arrays, done, gcl  # noqa: F401 (fixtures)
 from shared_runs import _tiny_network, once  # noqa: F401 (a fixture)
 from sklearn import metrics
 from tiny_runs import ROOT, ColourNet, snapshot, tiny
 
 from lt_jax import models
-from lt_jax.data import load_dataset
+from lt_jax.data import load_dataset, load_source
 from lt_jax.errors import InputError
 from lt_jax.predict_split import predict_split, write_split_predictions
 from lt_jax.train import train
@@ -296,3 +296,19 @@ def test_the_script(ce, tmp_path):
     again = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert again.stderr.count("\n") == 1
+
+
+def test_absolute_paths_of_data_may_have_changed(tmp_path):
+    """The source says where they are now; another kind, or other images, are refused."""
+    source = digits_as_arrays(tmp_path / "a.npz")
+    summary = train(tiny(data__source=source), tmp_path / "run")
+    (tmp_path / "a.npz").rename(tmp_path / "b.npz")
+    with pytest.raises(InputError, match="there is no file"):
+        predict_split(tmp_path / "run")
+    found = predict_split(tmp_path / "run", source=f"arrays:{tmp_path}/b.npz")
+    assert found.headline == summary["test"]["last"]["replicas"][0]["balanced_accuracy"]
+    with pytest.raises(InputError, match="expected its kind"):
+        predict_split(tmp_path / "run", source="digits")
+    other = digits_as_arrays(tmp_path / "c.npz", y_test=load_source("digits").test_labels[::-1])
+    with pytest.raises(InputError, match="has other test images now"):
+        predict_split(tmp_path / "run", source=other)

@@ -139,4 +139,9 @@ def test_a_table_that_still_grows_is_reported_without_what_has_not_finished(tmp_
         assert f"<code>{path}</code>" in note
         assert str(path) in told
     write(tmp_path / "more" / "done", summary("ce", [single(0.5)]))
+    (tmp_path / "more" / "seeds_1-2").mkdir()  # whose first run has not begun
+    assert len(read_runs([tmp_path / "more"])) == 1
+    write(tmp_path / "begun" / "done", summary("ce", [single(0.5)]))
+    write(tmp_path / "begun" / "seeds_1" / "done", None)
+    assert len(read_runs([tmp_path / "begun"])) == 1
     assert "Left out" not in write_report([tmp_path / "more"], tmp_path / "b.html").read_text()

@@ -119,6 +119,17 @@ def test_ctrl_c_after_a_sigterm_is_a_second_signal(clock):
         assert stop.asked
 
 
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.default_int_handler])
+def test_a_signal_that_came_at_the_end_is_not_lost(before):
+    """Also where a shell has had it ignored, as of what it starts by `&`: it was announced."""
+    own = signal.signal(signal.SIGINT, before)
+    try:
+        with pytest.raises(KeyboardInterrupt), Stop():
+            press(0)  # after the last step: nobody acts on it
+    finally:
+        signal.signal(signal.SIGINT, own)
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [

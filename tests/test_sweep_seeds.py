@@ -2,11 +2,12 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 from second_stages import digits_as_arrays
-from tiny_runs import PixelNet, tiny
+from tiny_runs import Killed, PixelNet, dying, tiny
 
 from lt_jax import models
 from lt_jax.comparison import curves, grouped, read_runs, write_report
@@ -195,6 +196,25 @@ def test_a_stopped_extension_goes_on(tmp_path, at_once, monkeypatch):
     rows = list(csv.reader((tmp_path / "table.csv").read_text().splitlines()))[1:]
     assert [row[:2] for row in rows] == [["cross_entropy", "4"], ["crt", "2"]]
     assert table(tmp_path, 4) == at_once[1]
+
+
+def test_a_table_stopped_in_a_first_stage_can_get_more_seeds(tmp_path, at_once):
+    """Of its row there is no folder yet."""
+    with dying(0), pytest.raises(Killed):
+        table(tmp_path, 2, rows=ROWS[1:])
+    assert [path.name for path in tmp_path.glob("crt*")] == ["crt_stage1"]
+    row = table(tmp_path, 4, rows=ROWS[1:])[1]
+    assert row[:3] == at_once[1][2][:3]
+    assert sorted(path.name for path in tmp_path.glob("seeds_*")) == ["seeds_2-3"]
+
+
+def test_further_seeds_stay_when_the_rows_before_them_are_removed(tmp_path, at_once):
+    """As is done with a row that diverged: it is trained again, and no seed twice."""
+    table(tmp_path, 2, rows=ROWS[:1])
+    table(tmp_path, 4, rows=ROWS[:1])
+    shutil.rmtree(tmp_path / "cross_entropy")
+    assert table(tmp_path, 4, rows=ROWS[:1])[1][:3] == at_once[1][1][:3]
+    assert json.loads((tmp_path / "cross_entropy/summary.json").read_text())["seeds"] == [0, 1]
 
 
 # Runs of one seed each, as array jobs make them.

@@ -116,15 +116,21 @@ def _read(path: Path) -> list[Finished]:
         return [_from_folder(path)]
     folders = sorted((p for p in path.iterdir() if p.is_dir() and _is_run(p)), key=str)
     if folders:
-        done = [p for p in folders if _has_finished(p)]
-        if not done:
+        blocks = [path, *(block for block, _ in seed_folders(path))]
+        found = [run for block in blocks for run in _finished_in(block)]
+        if not found:
             raise InputError(f"no run in {path} has finished; start one again to go on")
-        own = _in_order([_from_folder(p) for p in done], path)
-        return own + [run for block, _ in seed_folders(path) for run in _read(block)]
+        return found
     files = sorted((p for p in path.iterdir() if p.name.endswith(".json")), key=str)
     if files:
         return _in_order([_from_file(p) for p in files], path)
     raise InputError(f"workdir {path} holds no run; expected the folder of a run or of a sweep")
+
+
+def _finished_in(folder: Path) -> list[Finished]:
+    """Runs of a folder that have finished, those of a table in its order."""
+    paths = (p for p in folder.iterdir() if p.is_dir() and _is_run(p) and _has_finished(p))
+    return _in_order([_from_folder(path) for path in sorted(paths, key=str)], folder)
 
 
 def unfinished(names: Iterable[str | Path]) -> list[Path]:

@@ -94,6 +94,18 @@ def only_moved(field: str, before: Any, now: Any) -> bool:
     return len(forms) == 1 and forms <= {*_FORMS}
 
 
+def without_place(field: str, value: Any) -> Any:
+    """A field's value without where data lie: the same for all of which one has `only_moved`.
+
+    Example:
+      >>> without_place("data.source", "folder:/a"), without_place("data.source", "tfds:cifar10")
+      ('folder:', 'tfds:cifar10')
+    """
+    if not only_moved(field, value, value):
+        return value
+    return f"{str(value).partition(':')[0]}:" if field == "data.source" else "a list"
+
+
 def check_can_move(before: Facts, where: str, whose: str) -> None:
     """Refuses data that are said to have moved if nobody can tell whether they are the same.
 
