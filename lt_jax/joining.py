@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lt_jax.configuration import all_defaults, plain
 from lt_jax.data.identity import different, only_moved
-from lt_jax.matching import INDIFFERENT, flatten
+from lt_jax.matching import INDIFFERENT, default_fields, flatten
 from lt_jax.summaries import Scores, aggregate
 
 # What may differ, beside what changes nothing: which seeds, and how they are called and run.
@@ -36,6 +34,16 @@ def seed_folders(folder: Path) -> list[tuple[Path, range]]:
     return sorted(named, key=lambda block: block[1].start)
 
 
+def called(seeds: Sequence[int]) -> str:
+    """Seeds that follow each other, for people.
+
+    Example:
+      >>> called([3, 4, 5]), called(range(7, 8))
+      ('seeds 3 to 5', 'seed 7')
+    """
+    return f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+
+
 def can_join(a: Scores, b: Scores) -> bool:
     """Whether two runs are the same but for their seeds, of which they have none in common.
 
@@ -46,8 +54,8 @@ def can_join(a: Scores, b: Scores) -> bool:
     if set(a["seeds"]) & set(b["seeds"]) or different(a["data"], b["data"]):
         return False
     one, other = (dict(flatten(summary["config"])) for summary in (a, b))
-    if one.keys() != other.keys():  # fields that came later had their defaults
-        defaults = dict(flatten(json.loads(json.dumps(plain(all_defaults(a["config"]))))))
+    if one.keys() != other.keys():
+        defaults = default_fields(a["config"])
         one, other = ({**defaults, **fields} for fields in (one, other))
     differing = {k for k in one.keys() | other.keys() if one.get(k) != other.get(k)} - _FREE
     # Hashes have told that these are the same.

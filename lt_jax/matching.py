@@ -40,6 +40,15 @@ def flatten(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
             yield path + name, value
 
 
+def _flat(tree: Mapping[str, Any]) -> Fields:
+    return dict(flatten(json.loads(json.dumps(tree))))  # as files have it: no tuples
+
+
+def default_fields(config: Mapping[str, Any]) -> Fields:
+    """Defaults of all fields of a config, by dotted names: those that came later had them."""
+    return _flat(plain(all_defaults(config)))
+
+
 def stored_and_given(path: Path, config: Mapping[str, Any]) -> tuple[Fields, Fields]:
     """The fields of a run and of a config, by dotted names.
 
@@ -51,8 +60,8 @@ def stored_and_given(path: Path, config: Mapping[str, Any]) -> tuple[Fields, Fie
       Fields there, those that came later with their defaults, and fields of `config`.
     """
     there = dict(flatten(read_fields(path)))
-    here = dict(flatten(json.loads(json.dumps(plain(config)))))
-    defaults = dict(flatten(json.loads(json.dumps(plain(all_defaults(config))))))
+    here = _flat(plain(config))
+    defaults = default_fields(config)
     for name in here.keys() & defaults.keys():
         there.setdefault(name, defaults[name])
     return there, here

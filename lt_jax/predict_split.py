@@ -33,7 +33,7 @@ from lt_jax.errors import InputError
 from lt_jax.export import facts_of
 from lt_jax.feeding import evaluation_batches
 from lt_jax.files import output_file, write_whole
-from lt_jax.metrics import average_precision
+from lt_jax.metrics import average_precision, balanced_accuracy, count
 from lt_jax.prepare import put_split
 from lt_jax.programs import compiler_options
 from lt_jax.steps import Split, plain_inputs, shared
@@ -132,7 +132,7 @@ def predict_split(
         logits,
         None if paths is None else [os.fsdecode(path) for path in paths.tolist()],
         facts,
-        _headline(labels, logits),
+        _headline(labels, logits, probabilities),
         _in_summary(run, split),
     )
 
@@ -146,7 +146,7 @@ def _dataset_of(run: Chosen, source: str, data_dir: str) -> Dataset:
         check_can_move(run.summary["data"], before, f"the run in {run.folder}")
         data = {**data, "source": source}
     if data_dir:
-        _check_can_move(data, data_dir)
+        _check_data_dir(data, data_dir)
         data = {**data, "data_dir": data_dir}
     dataset = load_dataset(data)
     name = different(run.summary["data"], dataset.info())
@@ -158,7 +158,7 @@ def _dataset_of(run: Chosen, source: str, data_dir: str) -> Dataset:
     return dataset
 
 
-def _check_can_move(data: Mapping[str, Any], data_dir: str) -> None:
+def _check_data_dir(data: Mapping[str, Any], data_dir: str) -> None:
     """Refuses a folder in which nothing would be looked for."""
     form, _, rest = data["source"].partition(":")
     if form in _NOWHERE:
@@ -192,13 +192,11 @@ def _outputs(trained: Trained, dataset: Dataset, name: str) -> tuple[Floats, Flo
     return logits, probabilities
 
 
-def _headline(labels: npt.NDArray[Any], logits: Floats) -> float:
+def _headline(labels: npt.NDArray[Any], logits: Floats, probabilities: Floats) -> float:
     """Mean average precision, or mean accuracy of the classes that occur."""
     if labels.ndim == 2:
         return float(np.nanmean(average_precision(logits, labels)))
-    total = np.bincount(labels, minlength=logits.shape[1])
-    right = np.bincount(labels[logits.argmax(axis=1) == labels], minlength=logits.shape[1])
-    return float(np.mean(right[total > 0] / total[total > 0]))
+    return float(balanced_accuracy(count(logits, probabilities, labels)))
 
 
 def _in_summary(run: Chosen, split: str) -> float | None:

@@ -13,7 +13,7 @@ from lt_jax.assembly import seeds_of
 from lt_jax.configuration import read_config
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
-from lt_jax.joining import joined, seed_folder, seed_folders
+from lt_jax.joining import called, joined, seed_folder, seed_folders
 from lt_jax.summaries import Scores
 from lt_jax.sweep import run_sweep
 from lt_jax.sweep_plan import check_first_stages, plan
@@ -70,7 +70,7 @@ def run_table(
     parts = [list(kept_rows(block.folder, {}).values()) for block in blocks]
     failed: dict[str, str] = {}
     for number, block in enumerate(blocks):
-        say(f"seeds {block.seeds.start} to {block.seeds[-1]}, in {block.folder}.")
+        say(f"{called(block.seeds)}, in {block.folder}.")
 
         def after_each(found: list[Scores], number: int = number, block: Block = block) -> None:
             parts[number] = found
@@ -88,12 +88,12 @@ def run_table(
 
 def _blocks(configs: Configs, folder: Path) -> list[Block]:
     """What there is of a table, and what is to come; one block of all seeds if there is none."""
-    wanted = seeds_of(next(iter(configs.values())))
-    all_seeds = range(wanted[0], wanted[-1] + 1)
+    all_seeds, *others = {_range_of(config) for config in configs.values()}
     one = [Block(folder, all_seeds)]
-    if any(seeds_of(config) != wanted for config in configs.values()):
+    if others:
         return one  # and no table
-    known = {_seeds_in(path) for path in _row_folders(configs, folder)}
+    begun = _row_folders(configs, folder)
+    known = {_range_of(read_config(path / workdir.CONFIG)) for path in begun}
     further = seed_folders(folder) if folder.is_dir() else []
     if not known and further:  # the last of the rows before them has been removed
         known = {range(all_seeds.start, further[0][1].start)}
@@ -127,9 +127,9 @@ def _row_folders(configs: Configs, folder: Path) -> list[Path]:
     return next((paths for paths in begun if paths), [])
 
 
-def _seeds_in(path: Path) -> range:
-    config = read_config(path / workdir.CONFIG)
-    return range(config.seed, config.seed + config.replicas)
+def _range_of(config: ConfigDict) -> range:
+    seeds = seeds_of(config)
+    return range(seeds[0], seeds[-1] + 1)
 
 
 def _by_row(parts: Sequence[Sequence[Scores]]) -> list[Scores]:

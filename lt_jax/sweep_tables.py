@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from lt_jax import workdir
 from lt_jax.data.identity import OF_IMAGES, different
 from lt_jax.errors import InputError
-from lt_jax.joining import seed_folders
+from lt_jax.joining import called, seed_folders
 from lt_jax.summaries import Scores as Summary
 from lt_jax.tables import place_of, table_names
 from lt_jax.writers import say_once
@@ -125,8 +125,8 @@ def failed_rows(folder: Path) -> dict[str, str]:
     """
     found = _failed_in(folder)
     for block, seeds in seed_folders(folder):
-        which = f"seeds {seeds.start} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds.start}"
-        found |= {f"{name} of {which}": reason for name, reason in _failed_in(block).items()}
+        own = _failed_in(block).items()
+        found |= {f"{name} of {called(seeds)}": reason for name, reason in own}
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from lt_jax import environment
 from lt_jax.configuration import all_defaults, plain
 from lt_jax.data.identity import without_place
+from lt_jax.joining import called
 from lt_jax.matching import INDIFFERENT, flatten
 from lt_jax.summaries import Scores, headline, row_name
 
@@ -129,12 +130,8 @@ def _grouped_runs(named: Named, made: Callable[[Scores], str]) -> dict[str, list
         if len({made(run) for run in runs}) == 1:
             pairs.append((name, made(runs[0])))
         else:
-            pairs += [(f"{name} ({_range(run['seeds'])})", made(run)) for run in runs]
+            pairs += [(f"{name} ({called(run['seeds'])})", made(run)) for run in runs]
     return _grouped(pairs)
-
-
-def _range(seeds: Sequence[int]) -> str:
-    return f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
 
 
 def _made_on(named: Named) -> list[str]:

@@ -13,7 +13,7 @@ from divisions import SHORT
 from exported import assert_scores, exported
 from flax import nnx
 from second_stages import assert_refused, assert_same
-from tiny_runs import PixelNet, StopAfter, checkpoint, leaves, rows, scores, tiny
+from tiny_runs import PixelNet, assert_resumes, checkpoint, rows, tiny
 
 from lt_jax import models, objectives, sharding
 from lt_jax.data import load_dataset
@@ -259,16 +259,7 @@ def test_only_what_the_network_draws_is_new(tmp_path):
 @pytest.mark.parametrize(("mode", "per_call"), [("sequential", 1), ("vmap", 2)])
 def test_stopped_and_resumed_is_bit_exact(tmp_path, monkeypatch, mode, per_call):
     config = dropping(replicas=2, replica_mode=mode, train__steps_per_call=per_call)
-    whole = train(config, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr("lt_jax.finish.Stop", StopAfter)
-        StopAfter.step = 4
-        assert train(config, tmp_path / "parts") is None
-    parts = train(config, tmp_path / "parts")
-    assert scores(parts) == scores(whole)
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    for one, other in zip(leaves(tmp_path / "parts"), leaves(tmp_path / "whole"), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_resumes(lambda folder: train(config, folder), 4, tmp_path, monkeypatch)
 
 
 def test_the_same_masks_however_a_run_is_carried_out(tmp_path, monkeypatch):

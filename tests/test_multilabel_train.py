@@ -11,9 +11,8 @@ from compiling import OPTIMISED
 from sklearn.metrics import average_precision_score, f1_score
 from tiny_runs import (
     ROOT,
-    StopAfter,
+    assert_resumes,
     checkpoint,
-    leaves,
     rows,
     scores,
     tiny,
@@ -153,16 +152,7 @@ def test_stopped_and_resumed_is_bit_exact(mode, file, tmp_path, monkeypatch):
     )
     config.objective.transforms.partial_label_mask.update(update_every=2, rate=0.3)
     config.sampling.scheme = "class"
-    whole = train(config, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr("lt_jax.finish.Stop", StopAfter)
-        StopAfter.step = 8
-        assert train(config, tmp_path / "parts") is None
-    parts = train(config, tmp_path / "parts")
-    assert scores(parts) == scores(whole)
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    for one, other in zip(leaves(tmp_path / "parts"), leaves(tmp_path / "whole"), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_resumes(lambda folder: train(config, folder), 8, tmp_path, monkeypatch)
 
 
 def test_eight_devices_end_where_one_does(file, tmp_path):

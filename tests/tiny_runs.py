@@ -139,3 +139,20 @@ def snapshot(folder: Path) -> dict[str, tuple]:
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         found[str(path.relative_to(folder))] = (path.stat().st_mtime_ns, content)
     return found
+
+
+def assert_resumes(train, calls, tmp_path, monkeypatch):
+    """A run that is stopped after so many looks at the signal ends with the same bits.
+
+    `train` is called with a folder.
+    """
+    whole = train(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("lt_jax.finish.Stop", StopAfter)
+        StopAfter.step = calls
+        assert train(tmp_path / "parts") is None
+    parts = train(tmp_path / "parts")
+    assert scores(parts) == scores(whole)
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    for one, other in zip(leaves(tmp_path / "parts"), leaves(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(one, other)
