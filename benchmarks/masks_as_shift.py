@@ -28,9 +28,10 @@ from lt_jax import cli, environment, workdir
 from lt_jax.data import Dataset, load_dataset
 from lt_jax.errors import InputError
 from lt_jax.finish import scores_of
-from lt_jax.loop import Loop, Stop, evaluate
+from lt_jax.loop import Loop, Stop
 from lt_jax.metrics import Scoring, multi_label_count
 from lt_jax.prepare import prepare
+from lt_jax.run import evaluate
 from lt_jax.settings import load_configs
 from lt_jax.summaries import Scores, aggregate, with_deviation
 from lt_jax.train import train

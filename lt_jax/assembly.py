@@ -16,7 +16,6 @@ from lt_jax.data import Dataset, make_order
 from lt_jax.data.identity import data_fingerprint
 from lt_jax.errors import InputError
 from lt_jax.feeding import is_streamed
-from lt_jax.loop import Config, Run
 from lt_jax.metrics import scoring_for
 from lt_jax.objectives import Objective, alternatives
 from lt_jax.optimizers import (
@@ -26,6 +25,7 @@ from lt_jax.optimizers import (
     make_schedule,
 )
 from lt_jax.replicas import make_replicas
+from lt_jax.run import Config, Run
 from lt_jax.state import Network, TrainState, init_state
 from lt_jax.steps import Split, make_eval_step, make_train_step
 from lt_jax.writers import say_once

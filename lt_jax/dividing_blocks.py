@@ -15,7 +15,7 @@ import numpy as np
 from lt_jax import dlsa, workdir
 from lt_jax.checkpoint import Checkpoints
 from lt_jax.errors import NonFiniteError
-from lt_jax.loop import Config
+from lt_jax.run import Config
 from lt_jax.stopping import Stop
 from lt_jax.writers import MetricsFile, ProgressBar, TensorBoard, say
 

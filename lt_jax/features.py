@@ -14,8 +14,8 @@ from lt_jax import sharding
 from lt_jax.data.statistics import feature_statistics
 from lt_jax.errors import InputError
 from lt_jax.feeding import evaluation_batches
-from lt_jax.loop import Config
 from lt_jax.programs import compiler_options
+from lt_jax.run import Config
 from lt_jax.stage1 import Frozen
 from lt_jax.steps import Split, plain_inputs, shared
 from lt_jax.writers import say

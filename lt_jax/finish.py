@@ -11,10 +11,11 @@ import numpy as np
 
 from lt_jax import processes, workdir
 from lt_jax.data import Dataset
-from lt_jax.loop import Config, Loop, Run, evaluate
+from lt_jax.loop import Loop
 from lt_jax.masking_pictures import save_history
 from lt_jax.metrics import Scoring
 from lt_jax.pictures import dispensable, save_picture
+from lt_jax.run import Config, Run, evaluate
 from lt_jax.stopping import Stop
 from lt_jax.summaries import summarize
 

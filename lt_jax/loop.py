@@ -3,76 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
-import optax
-from jax.sharding import Mesh
 
 from lt_jax import processes, workdir
 from lt_jax.checkpoint import Checkpoints
-from lt_jax.data import Dataset
 from lt_jax.data.identity import check_can_move, different
 from lt_jax.errors import InputError, NonFiniteError
-from lt_jax.feeding import Place, Rest, evaluation_batches, evaluation_shapes, training_steps
-from lt_jax.metrics import Scoring
-from lt_jax.replicas import Replicas, Rows, finite
+from lt_jax.feeding import Place, Rest, training_steps
+from lt_jax.programs import Program, compile_together
+from lt_jax.replicas import Rows, finite
+from lt_jax.run import Run, evaluate, programs_of, start_keys
 from lt_jax.steps import Split
 from lt_jax.stopping import Stop
 from lt_jax.writers import OBJECTIVE, MetricsFile, ProgressBar, TensorBoard, say
-
-Config = Mapping[str, Any]
-
-
-class Run(NamedTuple):
-    """What a run consists of, before its first step."""
-
-    config: Config
-    options: Config  # of this stage: epochs, batch_size, how often to log, evaluate and save
-    folder: Path
-    dataset: Dataset
-    mesh: Mesh
-    replicas: Replicas
-    scoring: Scoring
-    schedule: optax.Schedule
-    splits: dict[str, Split]
-    seeds: tuple[int, ...]
-    steps_per_epoch: int
-    total_steps: int
-    fingerprint: dict[str, Any]  # of what it is trained on
-    stage: int = 1
-    variants: tuple[str, ...] = ()  # what tells replicas of one seed apart, such as " with tau 2"
-
-
-def evaluate(run: Run, states: Any, split: str, which: str = "last") -> Any:
-    """Counts of every replica over a split, leading axis R.
-
-    Args:
-      run: what `prepare` gave.
-      states: of the replicas.
-      split: ``"train"``, ``"validation"`` or ``"test"``.
-      which: ``"last"`` or ``"best"`` weights.
-
-    Returns:
-      What `Run.scoring` makes scores of.
-    """
-    batches = evaluation_batches(run.splits[split], run.options["eval_batch_size"], run.mesh)
-    return run.replicas.evaluate(states, which, batches)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _keys(seeds: jax.Array, stage: int) -> tuple[jax.Array, ...]:
-    """Keys ``[R]`` for the weights, the order of the images and the steps."""
-    keys = jax.vmap(jax.random.key)(seeds)
-    if stage > 1:  # or the second stage would repeat the draws of the first
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, stage))(keys)
-    keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
-    return keys[:, 0], keys[:, 1], keys[:, 2]
 
 
 class Loop:
@@ -83,7 +31,7 @@ class Loop:
         self.options = run.options
         # In one program: by itself each of its operations would be compiled.
         self.learning_rate = jax.jit(run.schedule)
-        weights, self.order_keys, self.step_keys = _keys(
+        weights, self.order_keys, self.step_keys = start_keys(
             np.asarray(run.seeds, np.uint32), run.stage
         )
         self.states = run.replicas.init(weights)
@@ -203,20 +151,16 @@ class Loop:
             self._log()
 
     def _compile(self, split: Split, rows: Rows, left: int) -> None:
-        """The programs of the run, at once instead of each when it is needed.
-
-        Those are of calls with as many rows, of the last one of an epoch, and of evaluation.
-        """
+        """The programs of the run, and of what follows, at once instead of each when needed."""
         self.compiled = True
         if processes.are_several():  # which may try out kernels together, program by program
             return
-        run, size = self.run, self.options["eval_batch_size"]
-        evaluated = [run.splits[name] for name in ("validation", "test") if name in run.splits]
-        shapes = [evaluation_shapes(split, size, run.mesh) for split in evaluated]
-        # Batches that are alike are evaluated by one program.
-        batches = {str(jax.tree.map(np.shape, each)): each for each in shapes}.values()
-        calls = [rows, rows[:, :left]] if left else [rows]
-        run.replicas.compile(self.states, self.step_keys, split, calls, batches)
+
+        def all_of_them() -> Iterator[Program]:
+            yield from programs_of(self.run, self.states, self.step_keys, split, rows, left)
+            yield from self.run.later()  # which are traced while the first are compiled
+
+        compile_together(all_of_them())
 
     def _read(self) -> None:
         """Fetches the losses of the steps done and checks that they are finite."""

@@ -18,9 +18,9 @@ from lt_jax.data import Dataset, StreamedImages, load_dataset
 from lt_jax.data.identity import OF_IMAGES, check_can_move, data_fingerprint, different
 from lt_jax.errors import InputError
 from lt_jax.feeding import is_streamed
-from lt_jax.loop import Config, Run
 from lt_jax.processes import agreed, are_several, check_same
 from lt_jax.replicas import use_vmap
+from lt_jax.run import Config, Run
 from lt_jax.steps import NOT_ON_PIXELS, Split
 from lt_jax.writers import say_once
 

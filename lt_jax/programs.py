@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +17,8 @@ from lt_jax.models.convolution import conv2d
 from lt_jax.sharding import replicated, split_largest, to_devices
 
 Tree = Any
+# A function that `jax.jit` gave, and its arguments; any of them may be a `jax.ShapeDtypeStruct`.
+Program = tuple[Any, tuple[Any, ...]]
 
 
 def compiler_options() -> dict[str, str] | None:
@@ -39,21 +42,38 @@ def _start_cudnn() -> None:
         jax.block_until_ready(conv2d(*jax.device_put((images, kernel), device)))
 
 
-def compile_together(programs: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
+def _draw_by_kernels(mesh: Mesh) -> None:
+    """Has one GPU draw random bits by the kernels that JAX brings along: the same bits.
+
+    By default the generator's twenty rounds stand in a program wherever it draws, which XLA takes
+    seconds to fuse. With several devices each would draw the numbers of all by such a kernel.
+    ``JAX_THREEFRY_GPU_KERNEL_LOWERING`` decides where it is set.
+    """
+    alone = mesh.size == 1 and jax.default_backend() == "gpu"
+    if alone and "JAX_THREEFRY_GPU_KERNEL_LOWERING" not in os.environ:
+        jax.config.update("jax_threefry_gpu_kernel_lowering", True)
+
+
+def compile_together(programs: Iterable[Program]) -> None:
     """Compiles functions at the same time, instead of each when it is called for the first time.
 
     One program keeps few cores of a host busy. They are traced one after another, as tracing holds
     Python's lock; XLA compiles the first while the next is traced.
 
     Args:
-      programs: functions that `jax.jit` gave, each with arguments, or with a
-        `jax.ShapeDtypeStruct` in place of an array. Calls with arguments like these find it
-        compiled.
+      programs: to compile; calls with arguments like theirs find them compiled. The later ones
+        may be made while the first are compiled.
     """
     with ThreadPoolExecutor(thread_name_prefix="compiling") as threads:
         compiled = [threads.submit(f.lower(*arguments).compile) for f, arguments in programs]
         for future in compiled:
             future.result()
+
+
+def are_kept() -> bool:
+    """Whether what is compiled is written where another function of the same kind finds it."""
+    values = jax.config.values
+    return values["jax_enable_compilation_cache"] and bool(values["jax_compilation_cache_dir"])
 
 
 class Compiler:
@@ -68,6 +88,7 @@ class Compiler:
           fsdp: whether what is in a state is split over the devices.
         """
         self.mesh, self.vmapped, self.fsdp = mesh, vmapped, fsdp
+        _draw_by_kernels(mesh)
 
     def __call__(
         self, function: Callable[..., Any], in_axes: Any, *, whole: bool = False, **options: Any

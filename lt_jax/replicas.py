@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from lt_jax.data.sampling import Order
 from lt_jax.metrics import Scoring
 from lt_jax.objectives import Objective
-from lt_jax.programs import Compiler, compile_together
+from lt_jax.programs import Compiler, Program
 from lt_jax.sharding import awaited, replicated, to_devices
 from lt_jax.state import TrainState, offer_best
 from lt_jax.steps import EvalStep, Split, Steps, TrainStep, one_row, several
@@ -42,9 +42,9 @@ class Replicas(NamedTuple):
       order: ``(keys, epoch) -> int32 [R, steps, B]``, each replica's own.
       advance: ``(states, keys, split, rows [R, K, B]) -> (states, losses [R, K])``; the states
         that go in are given up.
-      compile: ``(states, keys, split, [rows], [batch]) -> None``: the programs of calls of
-        `advance` with each of these rows, and of the evaluation of each of these batches, in which
-        there may be `jax.ShapeDtypeStruct`; at the same time.
+      programs: ``(states, keys, split, [rows], [batch]) -> [program]``, for `compile_together`: of
+        calls of `advance` with each of these rows, and of the evaluation of each of these batches,
+        in which there may be `jax.ShapeDtypeStruct`. The longest come first.
       evaluate: ``(states, which, batches) -> counts``, of the ``"last"`` or the ``"best"`` weights
         over all batches.
       report: ``states -> dict``, what the objectives remember for people, see `Objective`.
@@ -57,7 +57,7 @@ class Replicas(NamedTuple):
     init: Callable[[Array], States]
     order: Callable[[Array, int], Array]
     advance: Callable[[States, Array, Split, Rows], tuple[States, Array]]
-    compile: Callable[[States, Array, Split, list[Rows], Batches], None]
+    programs: Callable[[States, Array, Split, list[Rows], Batches], list[Program]]
     evaluate: Callable[[States, str, Batches], Any]
     report: Callable[[States], dict[str, np.ndarray]]
     offer: Callable[[States, np.ndarray], States]
@@ -79,7 +79,7 @@ class _Programs(NamedTuple):
     init: Callable[[Array], tuple[TrainState, ...]]
     order: Callable[[Array, int], Array]
     advance: Callable[..., Any]
-    compile: Callable[..., None]
+    of: Callable[..., list[Program]]
     evaluate: Callable[..., Any]
     total: Callable[[list[Any]], Any]
     report: Callable[[Any], dict[str, Array]]
@@ -139,7 +139,7 @@ def make_replicas(
         order=jax.jit(jax.vmap(order, in_axes=(0, None)), out_shardings=everywhere),
         # Side by side a step waits for the last one, whose results it changes.
         advance=advance if vmapped else awaited(advance, mesh),
-        compile=functools.partial(_compile, advance, evaluate),
+        of=functools.partial(_programs_of, advance, evaluate),
         evaluate=awaited(evaluate, mesh),
         total=scoring.total,
         report=compiled(objective.report, (0,), whole=True),
@@ -158,7 +158,7 @@ def _steps(train_step: TrainStep, per_call: int, copies: int, *, fsdp: bool) -> 
     return several(train_step, copies, packed=jax.default_backend() == "gpu" and not fsdp)
 
 
-def _compile(
+def _programs_of(
     advance: Any,
     evaluate: Any,
     state: TrainState,
@@ -166,10 +166,10 @@ def _compile(
     split: Split,
     calls: Iterable[Rows],
     batches: Batches,
-) -> None:
-    """The programs of calls and of batches, at the same time; the longest come first."""
+) -> list[Program]:
+    """The programs of calls and of batches."""
     steps = [(advance, (state, key, split, rows)) for rows in calls]
-    compile_together(steps + [(evaluate, (state.params, state.stats, *each)) for each in batches])
+    return steps + [(evaluate, (state.params, state.stats, *each)) for each in batches]
 
 
 def _evaluate(
@@ -202,7 +202,7 @@ def _side_by_side(
         init=lambda keys: put(_stack(programs.init(keys))),
         order=programs.order,
         advance=programs.advance,
-        compile=programs.compile,
+        programs=programs.of,
         evaluate=lambda states, *rest: _evaluate(programs, [states], *rest)[0],
         # What remembers nothing reports nothing, and has no axis of replicas either.
         report=lambda states: (
@@ -229,12 +229,12 @@ def _in_turn(
         ]
         return tuple(state for state, _ in results), jnp.stack([loss for _, loss in results])
 
-    def compile_first(
+    def of_first(
         states: Any, keys: Array, split: Split, calls: list[Rows], batches: Batches
-    ) -> None:
+    ) -> list[Program]:
         # As `advance` takes them apart: indexing keys would be one more program.
         state, key = next(zip(states, keys, strict=True))
-        programs.compile(state, key, split, [rows[0] for rows in calls], batches)
+        return programs.of(state, key, split, [rows[0] for rows in calls], batches)
 
     def unstack(tree: Any) -> tuple[Any, ...]:
         each = (jax.tree.map(operator.itemgetter(r), tree) for r in range(num_replicas))
@@ -244,7 +244,7 @@ def _in_turn(
         init=lambda keys: tuple(to_devices(state, everywhere) for state in programs.init(keys)),
         order=programs.order,
         advance=advance,
-        compile=compile_first,
+        programs=of_first,
         evaluate=lambda states, *rest: _stack(_evaluate(programs, states, *rest)),
         report=lambda states: (
             _stack([programs.report(s.objective) for s in states])

@@ -1,40 +1,35 @@
 """The second stage: a classifier re-trained, or re-computed, on the frozen features of a first.
 
 Read from the top: `retrain` checks everything and finds stage 1 (`lt_jax.stage1`); `_trained`
-makes a run like any other, in which only the classifier has gradients; `lt_jax.posthoc` evaluates
-one classifier for each value of a knob on validation, all in one call; `lt_jax.dividing` divides
-the set and makes one for each part.
+makes a run like any other in which only the classifier has gradients (`lt_jax.second_run`);
+`lt_jax.posthoc` evaluates one classifier for each value of a knob on validation, all in one call;
+`lt_jax.dividing` divides the set and makes one for each part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from lt_jax import sharding
 from lt_jax import workdir as workdirs
-from lt_jax.assembly import Task, assemble, make_training
 from lt_jax.build import check_features, make_model, make_objective
-from lt_jax.classifiers import frozen_network, scaled_logits
 from lt_jax.configuration import check_config
 from lt_jax.data import Dataset
 from lt_jax.dividing import check_division, divide_and_classify
 from lt_jax.errors import InputError
-from lt_jax.features import feature_splits
 from lt_jax.files import folder_of
 from lt_jax.finish import carry_out
 from lt_jax.longtail import log_prior
-from lt_jax.loop import Config, Run
 from lt_jax.objectives import Objective
 from lt_jax.objectives.registry import ONE_LABEL
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.posthoc import compute
-from lt_jax.prepare import check_augmentation, check_fits, load, put_splits, told_finished
-from lt_jax.replicas import use_vmap
+from lt_jax.prepare import check_augmentation, check_fits, load, told_finished
+from lt_jax.run import Config
+from lt_jax.second_run import is_cached, prepare_classifier
 from lt_jax.stage1 import (
     SecondStage,
     check_same_images,
@@ -43,8 +38,6 @@ from lt_jax.stage1 import (
     find_stage1,
     load_frozen,
 )
-from lt_jax.state import Network
-from lt_jax.steps import Split
 from lt_jax.two_stage import DIVIDED, POST_HOC, TRAINED
 
 Array = jax.Array
@@ -217,97 +210,5 @@ def _check_trained(config: Config, dataset: Dataset, first: Objective) -> None:
 def _trained(stage: SecondStage) -> dict[str, Any] | None:
     """Trains a classifier on the frozen features."""
     run = prepare_classifier(stage)
-    facts = {**stage.facts, "retrain": {"cached_features": _is_cached(stage.fields)}}
+    facts = {**stage.facts, "retrain": {"cached_features": is_cached(stage.fields)}}
     return stage.claim() or carry_out(run, facts)
-
-
-def _is_cached(fields: Config) -> bool:
-    """Whether every epoch sees the same images, so that features can be computed once."""
-    return not any(fields["augment"].values())
-
-
-def prepare_classifier(stage: SecondStage, candidates: Sequence[Config] = ()) -> Run:
-    """A run that trains the classifier only; writes nothing.
-
-    Args:
-      stage: of one of `lt_jax.two_stage.TRAINED`.
-      candidates: see `lt_jax.assembly.make_training`.
-
-    Returns:
-      A `Run`.
-
-    Raises:
-      InputError: for objectives or a sampling that cannot be used.
-    """
-    config, fields, dataset = stage.config, stage.fields, stage.dataset
-    mesh = sharding.make_mesh(config["train"]["num_devices"])
-    options = {**config["train"], "epochs": fields["epochs"], "batch_size": fields["batch_size"]}
-    training = make_training(fields, options, dataset, candidates)
-    splits, cached = put_splits(dataset, mesh), _is_cached(fields)
-    if cached:  # a step takes microseconds: an epoch is one call
-        steps = training.steps_per_epoch
-        options |= {"steps_per_call": steps, "log_every_steps": steps}
-        splits = _copied(feature_splits(stage.frozen, splits, mesh, options), training.copies)
-    network, start = trained_classifier(
-        config, dataset, stage.frozen.network, training.objective, on_features=cached
-    )
-
-    def weights(key: Array, replica: int) -> tuple[Tree, Tree]:
-        of_seed = replica % config["replicas"]
-        own = jax.tree.map(lambda leaf: leaf[of_seed], (stage.frozen.params, stage.frozen.stats))
-        stats = dict(zip(("params", "stats"), own, strict=True))
-        return start(key, own[0]["head"]), stats
-
-    return assemble(
-        Task(config, fields, options, stage.folder, dataset, mesh, stage=2),
-        training,
-        network,
-        weights,
-        splits,
-        # Without convolutions side by side is faster everywhere.
-        vmapped=cached or use_vmap(config["replica_mode"], training.copies * config["replicas"]),
-        split_axes=Split(0, None, None, None) if cached else None,
-    )
-
-
-def _copied(splits: dict[str, Split], copies: int) -> dict[str, Split]:
-    """Features ``[R, N, D]`` once more for every further copy of the R seeds."""
-    if copies == 1:
-        return splits
-    return {
-        name: split._replace(images=jnp.tile(split.images, (copies, 1, 1)))
-        for name, split in splits.items()
-    }
-
-
-def trained_classifier(
-    config: Config, dataset: Dataset, first: Network, objective: Objective, *, on_features: bool
-) -> tuple[Network, Callable[[Array, Tree], Tree]]:
-    """What a second stage trains.
-
-    Args:
-      config: of both stages.
-      dataset: it is trained on.
-      first: the network of stage 1.
-      objective: of the second stage.
-      on_features: whether inputs are features computed before, or images.
-
-    Returns:
-      The network, and ``(key, head of stage 1) -> its weights at the start``.
-    """
-    method = config["retrain"]["method"]
-    if method == "lws":
-        classes = dataset.num_classes
-        return (
-            frozen_network(first, scaled_logits(first.classify), on_features=on_features),
-            lambda key, head: {"head": {"scale": jnp.ones(classes)}},
-        )
-    fresh = make_model(config, dataset, objective) if method == "crt" else first
-    network = frozen_network(
-        first, lambda params, _, x: fresh.classify(params["head"], x), on_features=on_features
-    )
-    if method == "finetune":
-        return network, lambda key, head: {"head": head}
-    # Compiled, so that only the head is drawn.
-    draw = jax.jit(lambda key: fresh.init(key)[0]["head"])
-    return network, lambda key, head: {"head": draw(key)}

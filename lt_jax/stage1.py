@@ -22,9 +22,9 @@ from lt_jax.data import Dataset
 from lt_jax.data.identity import check_can_move, data_fingerprint, different, only_moved
 from lt_jax.errors import InputError
 from lt_jax.files import files_in, folder_of, path_between, path_from
-from lt_jax.loop import Config
 from lt_jax.matching import INDIFFERENT, flatten
 from lt_jax.objectives import Objective
+from lt_jax.run import Config
 from lt_jax.state import Network, init_state
 from lt_jax.summaries import aggregate
 

@@ -7,6 +7,7 @@ Read from the top: `train` checks everything, `prepare` builds what a run consis
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from lt_jax.configuration import check_config, first_stage
 from lt_jax.data import Dataset
 from lt_jax.files import folder_of
 from lt_jax.finish import carry_out
-from lt_jax.loop import Config
 from lt_jax.prepare import check_pretrained, load, prepare, told_finished
 from lt_jax.retrain import check_second_stage, retrain
+from lt_jax.run import Config
+from lt_jax.second_run import programs_ahead
 
 
 @workdirs.until_done()
@@ -76,10 +78,12 @@ def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str
     if to_train:
         workdirs.check_config_matches(first, folder)
         run = prepare(first, folder, dataset)
+        second = path / workdirs.STAGE2
+        later = partial(programs_ahead, config, second, dataset, run.splits)
         done = workdirs.claim(config, path)
         if done is not None:
             return done
-        if workdirs.claim(first, folder) is None and carry_out(run) is None:
+        if workdirs.claim(first, folder) is None and carry_out(run._replace(later=later)) is None:
             return None
     done = workdirs.claim(config, path)
     if done is not None:

@@ -26,7 +26,7 @@ from lt_jax.divided import division_logits, read_division
 from lt_jax.dividing import options_of
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
-from lt_jax.retrain import trained_classifier
+from lt_jax.second_run import trained_classifier
 from lt_jax.stage1 import (
     Stage1,
     check_same_start,

@@ -22,11 +22,13 @@ from lt_jax.data import Dataset
 from lt_jax.errors import InputError
 from lt_jax.files import folder_of
 from lt_jax.finish import go_through, scores_of
-from lt_jax.loop import Loop, Run, evaluate
+from lt_jax.loop import Loop
 from lt_jax.objectives import alternatives
 from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.prepare import check_moved, load, prepare
-from lt_jax.retrain import check_second_stage, prepare_classifier, start_second_stage
+from lt_jax.retrain import check_second_stage, start_second_stage
+from lt_jax.run import Run, evaluate
+from lt_jax.second_run import prepare_classifier
 from lt_jax.settings import Grid, candidates_of
 from lt_jax.train import train
 from lt_jax.tuning_report import point_name, summarize_tuning, write_tuning

@@ -13,9 +13,9 @@ import numpy as np
 from lt_jax import environment
 from lt_jax.configuration import plain
 from lt_jax.files import write_text
-from lt_jax.loop import Run
 from lt_jax.pictures import dispensable, literal, new_figure, subject, write_figure
 from lt_jax.processes import is_writer
+from lt_jax.run import Run
 from lt_jax.settings import Grid
 from lt_jax.summaries import EQUAL, label, paired_interval, with_deviation, with_interval
 from lt_jax.tables import markdown

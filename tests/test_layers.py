@@ -58,6 +58,7 @@ LAYERS = (
         "replicas",
         "feeding",
         "stopping",
+        "run",
         "loop",
     ),
     ("settings", "build", "assembly", "prepare"),
@@ -76,7 +77,7 @@ LAYERS = (
     ),
     ("tuning_report",),
     ("stage1", "features", "posthoc", "dividing_blocks", "dividing_heads", "dividing_report"),
-    ("dividing_pictures", "dividing", "extract"),
+    ("dividing_pictures", "dividing", "extract", "second_run"),
     (
         "retrain",
         "train",

@@ -10,10 +10,12 @@ from collections import Counter
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from tiny_runs import ROOT, PixelNet, leaves, tiny
 
-from lt_jax import finish, loop, models, programs
+from lt_jax import finish, loop, models, programs, second_run
 from lt_jax.data import StreamedImages, load_dataset
+from lt_jax.steps import Split
 from lt_jax.train import train
 
 COMPILED = []
@@ -26,6 +28,8 @@ def _note(event, _seconds, **facts):
 
 
 jax.monitoring.register_event_duration_secs_listener(_note)
+FOUND = Counter()
+jax.monitoring.register_event_listener(lambda event, **_: FOUND.update([event]))
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +109,61 @@ def test_weights_are_those_without_compiling_ahead(tmp_path, monkeypatch):
         *map(leaves, (tmp_path / "ahead", tmp_path / "when needed")), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def kept_on_disk(tmp_path):
+    """Compiled programs, as scripts keep them; yields events of JAX, by kind."""
+    fields = {
+        "jax_compilation_cache_dir": str(tmp_path / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: jax.config.values[name] for name in fields}
+    for name, value in fields.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    FOUND.clear()
+    yield FOUND
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.parametrize(
+    "kind", ["one seed", "side by side", "calls of two steps", "eight devices"]
+)
+def test_programs_of_a_second_stage_are_compiled_with_those_of_the_first(
+    kind, kept_on_disk, tmp_path, monkeypatch
+):
+    """Its steps on images and its evaluation; then they are found, and not compiled."""
+    compile_all, compiled, missing = loop.Loop._compile, [], []
+
+    def watched(self, *given):
+        COMPILED.clear()
+        kept_on_disk.clear()
+        compile_all(self, *given)
+        compiled.append(Counter(name for name in COMPILED if name in (STEP, EVALUATION)))
+        missing.append(kept_on_disk["/jax/compilation_cache/cache_misses"])
+
+    monkeypatch.setattr(loop.Loop, "_compile", watched)
+    fields = {"retrain__augment__flip": True, "retrain__batch_size": 64, **RUNS.get(kind, {})}
+    train(tiny("cross_entropy/crt", **fields), tmp_path / "run")
+    calls = 2 if kind == "calls of two steps" else 1
+    assert compiled == [
+        Counter({STEP: 2 * calls, EVALUATION: 4}),
+        Counter({STEP: calls, EVALUATION: 2}),
+    ]
+    assert missing[0] >= 2 * calls + 4
+    assert missing[1] == 0
+
+
+def test_no_second_stage_is_compiled_ahead_where_nothing_is_kept(tmp_path, monkeypatch):
+    """It would be compiled twice."""
+    monkeypatch.setattr("lt_jax.second_run.are_kept", lambda: False)
+    monkeypatch.setattr("lt_jax.second_run._prepared", None)  # to call it would fail
+    config = tiny("cross_entropy/crt", retrain__augment__flip=True)
+    found = second_run.programs_ahead(config, tmp_path, None, {"train": Split(None, None, 0, 1)})
+    assert list(found) == []
 
 
 def test_one_compiles_while_the_next_does(monkeypatch):

@@ -233,7 +233,8 @@ def test_computed_features_and_the_network_in_the_step_give_the_same(
 ):
     """Caching is for speed alone: images through the frozen network at every step, the same."""
     cached = done("crt")
-    monkeypatch.setattr("lt_jax.retrain._is_cached", lambda fields: False)
+    for module in ("retrain", "second_run"):
+        monkeypatch.setattr(f"lt_jax.{module}.is_cached", lambda fields: False)
     summary = retrain(cached.config, tmp_path, ce.folder)
     assert cached.summary["retrain"]["cached_features"]
     assert not summary["retrain"]["cached_features"]

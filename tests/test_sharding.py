@@ -11,9 +11,9 @@ from tiny_runs import Killed, PixelNet, dying, leaves, rows, tiny
 
 from lt_jax import assembly, models, programs, sharding
 from lt_jax.errors import InputError
-from lt_jax.loop import evaluate
 from lt_jax.models import VisionTransformer
 from lt_jax.prepare import prepare
+from lt_jax.run import evaluate
 from lt_jax.train import train
 
 
@@ -157,6 +157,28 @@ def test_gpus_compute_a_convolution_before_programs_with_graphs_of_them(monkeypa
         assert programs.compiler_options() == programs.GPU_COMPILER_OPTIONS
     programs._start_cudnn.cache_clear()
     assert seen == jax.local_devices()
+
+
+@pytest.mark.parametrize(
+    ("backend", "devices", "chosen", "kernels"),
+    [
+        ("gpu", 1, None, True),
+        ("gpu", 8, None, False),  # each would draw the numbers of all
+        ("cpu", 1, None, False),
+        ("gpu", 1, "0", False),  # as the user said
+    ],
+)
+def test_one_gpu_draws_random_bits_by_kernels(backend, devices, chosen, kernels, monkeypatch):
+    """Programs are quicker to compile; JAX has the same bits either way."""
+    name, found = "jax_threefry_gpu_kernel_lowering", {}
+    assert not jax.config.values[name]  # so that it is known whether another test leaves it
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax.config, "update", found.__setitem__)
+    monkeypatch.delenv(name.upper(), raising=False)
+    if chosen:
+        monkeypatch.setenv(name.upper(), chosen)
+    programs.Compiler(sharding.make_mesh(devices), vmapped=False, fsdp=False)
+    assert found == ({name: True} if kernels else {})
 
 
 @pytest.mark.parametrize(
