@@ -70,12 +70,6 @@ def compile_together(programs: Iterable[Program]) -> None:
             future.result()
 
 
-def are_kept() -> bool:
-    """Whether what is compiled is written where another function of the same kind finds it."""
-    values = jax.config.values
-    return values["jax_enable_compilation_cache"] and bool(values["jax_compilation_cache_dir"])
-
-
 class Compiler:
     """How functions of one replica are compiled, and where states lie."""
 

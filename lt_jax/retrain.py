@@ -29,7 +29,7 @@ from lt_jax.optimizers import make_optimizer, make_schedule
 from lt_jax.posthoc import compute
 from lt_jax.prepare import check_augmentation, check_fits, load, told_finished
 from lt_jax.run import Config
-from lt_jax.second_run import is_cached, prepare_classifier
+from lt_jax.second_run import Ahead, is_cached, prepare_classifier
 from lt_jax.stage1 import (
     SecondStage,
     check_same_images,
@@ -51,6 +51,7 @@ def retrain(
     from_workdir: str | Path,
     *,
     dataset: Dataset | None = None,
+    ahead: Ahead | None = None,
 ) -> dict[str, Any] | None:
     """Runs the second stage of a config on a finished first stage, or goes on with it.
 
@@ -63,6 +64,7 @@ def retrain(
       workdir: folder of the second stage: checkpoints, metrics, summary and picture.
       from_workdir: folder of the run of stage 1; nothing in it is changed.
       dataset: of ``config.data``, if it has been loaded already.
+      ahead: of the same config and folder, if its programs have been compiled already.
 
     Returns:
       The summary, with the scores of stage 1 under ``"stage1"``; None if a signal stopped it.
@@ -95,7 +97,7 @@ def retrain(
     method = config["retrain"]["method"]
     if method in DIVIDED:
         return divide_and_classify(stage)
-    return compute(stage) if method in POST_HOC else _trained(stage)
+    return compute(stage) if method in POST_HOC else _trained(stage, ahead)
 
 
 def start_second_stage(
@@ -207,8 +209,9 @@ def _check_trained(config: Config, dataset: Dataset, first: Objective) -> None:
         )
 
 
-def _trained(stage: SecondStage) -> dict[str, Any] | None:
+def _trained(stage: SecondStage, ahead: Ahead | None) -> dict[str, Any] | None:
     """Trains a classifier on the frozen features."""
-    run = prepare_classifier(stage)
+    made = ahead.run_from(stage.frozen) if ahead else None
+    run = made or prepare_classifier(stage)
     facts = {**stage.facts, "retrain": {"cached_features": is_cached(stage.fields)}}
     return stage.claim() or carry_out(run, facts)

@@ -1,4 +1,7 @@
-"""A run that trains the classifier of a second stage on the frozen features of a first."""
+"""A run that trains the classifier of a second stage on the frozen features of a first.
+
+`prepare_classifier` makes it of a first stage that has finished, `Ahead` before that.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lt_jax import sharding
-from lt_jax.assembly import Task, assemble, make_training
+from lt_jax.assembly import Task, Training, assemble, make_training
 from lt_jax.build import make_model, make_objective
 from lt_jax.classifiers import frozen_network, scaled_logits
 from lt_jax.data import Dataset
@@ -19,7 +22,7 @@ from lt_jax.features import feature_splits
 from lt_jax.feeding import is_streamed
 from lt_jax.objectives import Objective
 from lt_jax.prepare import put_splits
-from lt_jax.programs import Program, are_kept
+from lt_jax.programs import Program
 from lt_jax.replicas import use_vmap
 from lt_jax.run import Config, Run, programs_of, start_keys
 from lt_jax.stage1 import Frozen, SecondStage
@@ -49,39 +52,46 @@ def prepare_classifier(stage: SecondStage, candidates: Sequence[Config] = ()) ->
     Raises:
       InputError: for objectives or a sampling that cannot be used.
     """
-    mesh = sharding.make_mesh(stage.config["train"]["num_devices"])
-    splits = put_splits(stage.dataset, mesh)
-    return _prepared(stage.config, stage.folder, stage.dataset, stage.frozen, splits, candidates)
-
-
-def _prepared(
-    config: Config,
-    folder: Path,
-    dataset: Dataset,
-    frozen: Frozen,
-    splits: dict[str, Split],
-    candidates: Sequence[Config] = (),
-) -> Run:
-    """The same from its parts; the splits are of images."""
-    fields, mesh = config["retrain"], sharding.make_mesh(config["train"]["num_devices"])
-    options = {**config["train"], "epochs": fields["epochs"], "batch_size": fields["batch_size"]}
-    training, cached = make_training(fields, options, dataset, candidates), is_cached(fields)
-    if cached:  # a step takes microseconds: an epoch is one call
+    config, fields, dataset, frozen = stage.config, stage.fields, stage.dataset, stage.frozen
+    mesh = sharding.make_mesh(config["train"]["num_devices"])
+    options = _options(config)
+    training = make_training(fields, options, dataset, candidates)
+    splits = put_splits(dataset, mesh)
+    if is_cached(fields):  # a step takes microseconds: an epoch is one call
         steps = training.steps_per_epoch
         options |= {"steps_per_call": steps, "log_every_steps": steps}
         splits = _copied(feature_splits(frozen, splits, mesh, options), training.copies)
+    task = Task(config, fields, options, stage.folder, dataset, mesh, stage=2)
+    return _assembled(task, training, frozen.network, splits, lambda: frozen)
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """Of a run of the second stage."""
+    own = ("epochs", "batch_size")
+    return {**config["train"], **{name: config["retrain"][name] for name in own}}
+
+
+def _assembled(
+    task: Task,
+    training: Training,
+    first: Network,
+    splits: dict[str, Split],
+    frozen: Callable[[], Frozen],
+) -> Run:
+    """The run from its parts; the weights of the first stage are asked for when it starts."""
+    config, cached = task.config, is_cached(task.fields)
     network, start = trained_classifier(
-        config, dataset, frozen.network, training.objective, on_features=cached
+        config, task.dataset, first, training.objective, on_features=cached
     )
 
     def weights(key: Array, replica: int) -> tuple[Tree, Tree]:
-        of_seed = replica % config["replicas"]
-        own = jax.tree.map(lambda leaf: leaf[of_seed], (frozen.params, frozen.stats))
+        of_seed, (_, _, *both) = replica % config["replicas"], frozen()
+        own = jax.tree.map(lambda leaf: leaf[of_seed], both)
         stats = dict(zip(("params", "stats"), own, strict=True))
         return start(key, own[0]["head"]), stats
 
     return assemble(
-        Task(config, fields, options, folder, dataset, mesh, stage=2),
+        task,
         training,
         network,
         weights,
@@ -92,41 +102,64 @@ def _prepared(
     )
 
 
-def programs_ahead(
-    config: Config, folder: Path, dataset: Dataset, splits: dict[str, Split]
-) -> Iterator[Program]:
-    """The programs of a second stage before there is a first, to be compiled with those of that.
+class Ahead:
+    """The run of a second stage, made before the first has been trained.
 
-    The weights that the first will have do not matter to them. The run of the second finds them
-    where compiled programs are kept; without such a place there are none here. Nor are there where
-    features are computed once, as training on them is quick to compile, or images are streamed.
-
-    Args:
-      config: of both stages, checked.
-      folder: of the second.
-      dataset: of both.
-      splits: of images, as they lie on the devices.
-
-    Yields:
-      What `lt_jax.programs.compile_together` takes.
+    Its programs are compiled with those of the first, as it does not matter to them what weights
+    that will have. There is none where features are computed once, with which training is quick to
+    compile, or where images are streamed.
     """
-    fields = config["retrain"]
-    quick = fields["method"] not in TRAINED or is_cached(fields)
-    if quick or is_streamed(splits["train"]) or not are_kept():
-        return
-    objective = make_objective(config["objective"], dataset)
-    network = make_model(config, dataset, objective)
-    params, stats = jax.tree.map(
-        lambda leaf: np.zeros((config["replicas"], *leaf.shape), leaf.dtype),
+
+    def __init__(
+        self, config: Config, folder: Path, dataset: Dataset, splits: dict[str, Split]
+    ) -> None:
+        """Makes nothing yet.
+
+        Args:
+          config: of both stages, checked.
+          folder: of the second.
+          dataset: of both.
+          splits: of images, as they lie on the devices.
+        """
+        fields = config["retrain"]
+        computed = fields["method"] not in TRAINED or is_cached(fields)
+        self._wanted = not computed and not is_streamed(splits["train"])
+        self._parts = config, folder, dataset, splits
+        self._frozen: Frozen  # what the run starts from
+        self._run: Run | None = None
+
+    def programs(self) -> Iterator[Program]:
+        """Makes the run, if there is to be one, and yields its programs for `compile_together`."""
+        if not self._wanted:
+            return
+        config, folder, dataset, splits = self._parts
+        fields, options = config["retrain"], _options(config)
+        mesh = sharding.make_mesh(config["train"]["num_devices"])
+        training = make_training(fields, options, dataset)
+        objective = make_objective(config["objective"], dataset)
+        network = make_model(config, dataset, objective)
+        self._frozen = Frozen(network, objective, *_like_weights(network, config["replicas"]))
+        task = Task(config, fields, options, folder, dataset, mesh, stage=2)
+        run = self._run = _assembled(task, training, network, splits, lambda: self._frozen)
+        many = min(run.replicas.steps_per_call, run.steps_per_epoch)
+        rows = np.zeros((len(run.seeds), many, fields["batch_size"]), np.int32)
+        weights, _, steps = start_keys(np.asarray(run.seeds, np.uint32), run.stage)
+        states = run.replicas.init(weights)
+        left = run.steps_per_epoch % many
+        yield from programs_of(run, states, steps, run.splits["train"], rows, left)
+
+    def run_from(self, frozen: Frozen) -> Run | None:
+        """The run, started from these weights; None if it was not made."""
+        self._frozen = frozen
+        return self._run
+
+
+def _like_weights(network: Network, replicas: int) -> Tree:
+    """Weights and statistics of a network for each replica, all zero."""
+    return jax.tree.map(
+        lambda leaf: np.zeros((replicas, *leaf.shape), leaf.dtype),
         jax.eval_shape(network.init, jax.random.key(0)),
     )
-    run = _prepared(config, folder, dataset, Frozen(network, objective, params, stats), splits)
-    epoch = run.steps_per_epoch
-    many = min(run.replicas.steps_per_call, epoch)
-    rows = np.zeros((len(run.seeds), many, fields["batch_size"]), np.int32)
-    weights, _, steps = start_keys(np.asarray(run.seeds, np.uint32), run.stage)
-    states = run.replicas.init(weights)
-    yield from programs_of(run, states, steps, run.splits["train"], rows, epoch % many)
 
 
 def _copied(splits: dict[str, Split], copies: int) -> dict[str, Split]:

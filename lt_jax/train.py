@@ -7,7 +7,6 @@ Read from the top: `train` checks everything, `prepare` builds what a run consis
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from lt_jax.finish import carry_out
 from lt_jax.prepare import check_pretrained, load, prepare, told_finished
 from lt_jax.retrain import check_second_stage, retrain
 from lt_jax.run import Config
-from lt_jax.second_run import programs_ahead
+from lt_jax.second_run import Ahead
 
 
 @workdirs.until_done()
@@ -70,7 +69,7 @@ def train(
 def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str, Any] | None:
     """Both stages, each resumable; the summary is that of the second."""
     first, folder = first_stage(config), path / workdirs.STAGE1
-    to_train = workdirs.finished_summary(folder) is None
+    to_train, ahead = workdirs.finished_summary(folder) is None, None
     if to_train:
         check_pretrained(config)
     dataset = load(config, dataset)
@@ -78,17 +77,17 @@ def _two_stages(config: Config, path: Path, dataset: Dataset | None) -> dict[str
     if to_train:
         workdirs.check_config_matches(first, folder)
         run = prepare(first, folder, dataset)
-        second = path / workdirs.STAGE2
-        later = partial(programs_ahead, config, second, dataset, run.splits)
+        ahead = Ahead(config, path / workdirs.STAGE2, dataset, run.splits)
         done = workdirs.claim(config, path)
         if done is not None:
             return done
-        if workdirs.claim(first, folder) is None and carry_out(run._replace(later=later)) is None:
+        run = run._replace(later=ahead.programs)
+        if workdirs.claim(first, folder) is None and carry_out(run) is None:
             return None
     done = workdirs.claim(config, path)
     if done is not None:
         return done
-    summary = retrain(config, path / workdirs.STAGE2, folder, dataset=dataset)
+    summary = retrain(config, path / workdirs.STAGE2, folder, dataset=dataset, ahead=ahead)
     if summary is not None:
         workdirs.note_place(config, path)
         workdirs.write_json(path / workdirs.SUMMARY, summary)

@@ -10,12 +10,11 @@ from collections import Counter
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from tiny_runs import ROOT, PixelNet, leaves, tiny
 
-from lt_jax import finish, loop, models, programs, second_run
+from lt_jax import finish, loop, models, programs
 from lt_jax.data import StreamedImages, load_dataset
-from lt_jax.steps import Split
+from lt_jax.retrain import retrain
 from lt_jax.train import train
 
 COMPILED = []
@@ -28,8 +27,6 @@ def _note(event, _seconds, **facts):
 
 
 jax.monitoring.register_event_duration_secs_listener(_note)
-FOUND = Counter()
-jax.monitoring.register_event_listener(lambda event, **_: FOUND.update([event]))
 
 
 @pytest.fixture(autouse=True)
@@ -111,59 +108,39 @@ def test_weights_are_those_without_compiling_ahead(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.fixture
-def kept_on_disk(tmp_path):
-    """Compiled programs, as scripts keep them; yields events of JAX, by kind."""
-    fields = {
-        "jax_compilation_cache_dir": str(tmp_path / "compiled"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: jax.config.values[name] for name in fields}
-    for name, value in fields.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    FOUND.clear()
-    yield FOUND
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
 @pytest.mark.parametrize(
     "kind", ["one seed", "side by side", "calls of two steps", "eight devices"]
 )
 def test_programs_of_a_second_stage_are_compiled_with_those_of_the_first(
-    kind, kept_on_disk, tmp_path, monkeypatch
+    kind, tmp_path, monkeypatch
 ):
-    """Its steps on images and its evaluation; then they are found, and not compiled."""
-    compile_all, compiled, missing = loop.Loop._compile, [], []
+    """Its steps on images and its evaluation; and it calls those."""
+    together, compile_all = [], loop.Loop._compile
 
     def watched(self, *given):
-        COMPILED.clear()
-        kept_on_disk.clear()
+        compiled = len(COMPILED)
         compile_all(self, *given)
-        compiled.append(Counter(name for name in COMPILED if name in (STEP, EVALUATION)))
-        missing.append(kept_on_disk["/jax/compilation_cache/cache_misses"])
+        names = [name for name in COMPILED[compiled:] if name in (STEP, EVALUATION)]
+        together.append(Counter(names))
 
     monkeypatch.setattr(loop.Loop, "_compile", watched)
     fields = {"retrain__augment__flip": True, "retrain__batch_size": 64, **RUNS.get(kind, {})}
-    train(tiny("cross_entropy/crt", **fields), tmp_path / "run")
+    COMPILED.clear()
+    train(tiny("cross_entropy/crt", **fields), tmp_path)
     calls = 2 if kind == "calls of two steps" else 1
-    assert compiled == [
-        Counter({STEP: 2 * calls, EVALUATION: 4}),
-        Counter({STEP: calls, EVALUATION: 2}),
-    ]
-    assert missing[0] >= 2 * calls + 4
-    assert missing[1] == 0
+    assert together == [Counter({STEP: 2 * calls, EVALUATION: 4}), Counter()]
+    assert sum(name in (STEP, EVALUATION) for name in COMPILED) == 2 * calls + 4
 
 
-def test_no_second_stage_is_compiled_ahead_where_nothing_is_kept(tmp_path, monkeypatch):
-    """It would be compiled twice."""
-    monkeypatch.setattr("lt_jax.second_run.are_kept", lambda: False)
-    monkeypatch.setattr("lt_jax.second_run._prepared", None)  # to call it would fail
-    config = tiny("cross_entropy/crt", retrain__augment__flip=True)
-    found = second_run.programs_ahead(config, tmp_path, None, {"train": Split(None, None, 0, 1)})
-    assert list(found) == []
+@pytest.mark.parametrize("fields", [{}, {"replicas": 2, "replica_mode": "vmap"}])
+def test_a_second_stage_made_ahead_is_the_one_made_later(fields, tmp_path):
+    """Bit for bit: it starts from the weights of the first stage, which it has not seen."""
+    config = tiny("cross_entropy/finetune", retrain__augment__flip=True, **fields)
+    train(config, tmp_path / "ahead")
+    retrain(config, tmp_path / "later", from_workdir=tmp_path / "ahead")
+    both = tmp_path / "ahead" / "stage2", tmp_path / "later"
+    for one, other in zip(*map(leaves, both), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_one_compiles_while_the_next_does(monkeypatch):
