@@ -269,6 +269,8 @@ def main(argv):
     """Times, trains and writes."""
     from lt_jax import environment
 
+    if ONLY.value == "none" and not DATA.value:
+        raise app.UsageError("--only=none trains GCL alone, and no --data was given")
     names = [name.strip() for name in ONLY.value.split(";") if name.strip()] or list(ROWS)
     rows = {name: ROWS[name] for name in names if name != "none"}
     report = {"rows": {}}

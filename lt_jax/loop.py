@@ -140,7 +140,9 @@ class Loop:
         before = self.step
         split, rows = rest.take(many)
         if not self.compiled:
+            begun = time.monotonic()
             self._compile(split, rows, (end - self.step) % many)
+            self.started += time.monotonic() - begun  # rates are those of training alone
         self.states, losses = run.replicas.advance(self.states, self.step_keys, split, rows)
         self.unread.append(losses)
         self.step += many

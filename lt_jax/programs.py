@@ -43,15 +43,16 @@ def _start_cudnn() -> None:
 
 
 def _draw_by_kernels(mesh: Mesh) -> None:
-    """Has one GPU draw random bits by the kernels that JAX brings along: the same bits.
+    """Has a single GPU draw random bits by the kernels that JAX brings along: the same bits.
 
     By default the generator's twenty rounds stand in a program wherever it draws, which XLA takes
-    seconds to fuse. With several devices each would draw the numbers of all by such a kernel.
-    ``JAX_THREEFRY_GPU_KERNEL_LOWERING`` decides where it is set.
+    seconds to fuse. The kernels write their bits to memory. With several devices each would draw
+    those of all. The setting is the process's, so that each run sets it;
+    ``JAX_THREEFRY_GPU_KERNEL_LOWERING`` decides where it is given.
     """
-    alone = mesh.size == 1 and jax.default_backend() == "gpu"
-    if alone and "JAX_THREEFRY_GPU_KERNEL_LOWERING" not in os.environ:
-        jax.config.update("jax_threefry_gpu_kernel_lowering", True)
+    given = "JAX_THREEFRY_GPU_KERNEL_LOWERING" in os.environ
+    if jax.default_backend() == "gpu" and not given:
+        jax.config.update("jax_threefry_gpu_kernel_lowering", mesh.size == 1)
 
 
 def compile_together(programs: Iterable[Program]) -> None:

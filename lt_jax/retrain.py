@@ -11,8 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from lt_jax import sharding
 from lt_jax import workdir as workdirs
 from lt_jax.build import check_features, make_model, make_objective
@@ -40,9 +38,6 @@ from lt_jax.stage1 import (
 )
 from lt_jax.two_stage import DIVIDED, POST_HOC, TRAINED
 
-Array = jax.Array
-Tree = Any
-
 
 @workdirs.until_done()
 def retrain(
@@ -64,7 +59,7 @@ def retrain(
       workdir: folder of the second stage: checkpoints, metrics, summary and picture.
       from_workdir: folder of the run of stage 1; nothing in it is changed.
       dataset: of ``config.data``, if it has been loaded already.
-      ahead: of the same config and folder, if its programs have been compiled already.
+      ahead: the run, if it has been made already; one of another config or folder is not used.
 
     Returns:
       The summary, with the scores of stage 1 under ``"stage1"``; None if a signal stopped it.
@@ -211,7 +206,7 @@ def _check_trained(config: Config, dataset: Dataset, first: Objective) -> None:
 
 def _trained(stage: SecondStage, ahead: Ahead | None) -> dict[str, Any] | None:
     """Trains a classifier on the frozen features."""
-    made = ahead.run_from(stage.frozen) if ahead else None
+    made = ahead.run_from(stage) if ahead else None
     run = made or prepare_classifier(stage)
     facts = {**stage.facts, "retrain": {"cached_features": is_cached(stage.fields)}}
     return stage.claim() or carry_out(run, facts)

@@ -40,7 +40,7 @@ class Run(NamedTuple):
     fingerprint: dict[str, Any]  # of what it is trained on
     stage: int = 1
     variants: tuple[str, ...] = ()  # what tells replicas of one seed apart, such as " with tau 2"
-    later: Callable[[], Iterable[Program]] = tuple  # of a stage after this one
+    later: Callable[[], Iterable[Program]] = tuple  # makes the programs of a stage after this one
 
 
 def evaluate(run: Run, states: Any, split: str, which: str = "last") -> Any:

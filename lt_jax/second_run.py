@@ -105,15 +105,18 @@ def _assembled(
 class Ahead:
     """The run of a second stage, made before the first has been trained.
 
-    Its programs are compiled with those of the first, as it does not matter to them what weights
-    that will have. There is none where features are computed once, with which training is quick to
-    compile, or where images are streamed.
+    What weights the first will have does not matter to its programs, which so can be compiled with
+    those of the first.
+
+    Attributes:
+      run: None where features are computed once, as training on them is quick to compile, and
+        where images are streamed.
     """
 
     def __init__(
         self, config: Config, folder: Path, dataset: Dataset, splits: dict[str, Split]
     ) -> None:
-        """Makes nothing yet.
+        """Makes the run; writes nothing.
 
         Args:
           config: of both stages, checked.
@@ -121,37 +124,48 @@ class Ahead:
           dataset: of both.
           splits: of images, as they lie on the devices.
         """
-        fields = config["retrain"]
-        computed = fields["method"] not in TRAINED or is_cached(fields)
-        self._wanted = not computed and not is_streamed(splits["train"])
-        self._parts = config, folder, dataset, splits
-        self._frozen: Frozen  # what the run starts from
-        self._run: Run | None = None
-
-    def programs(self) -> Iterator[Program]:
-        """Makes the run, if there is to be one, and yields its programs for `compile_together`."""
-        if not self._wanted:
-            return
-        config, folder, dataset, splits = self._parts
+        self._config, self._folder = config, folder
+        self.run: Run | None = None
         fields, options = config["retrain"], _options(config)
-        mesh = sharding.make_mesh(config["train"]["num_devices"])
-        training = make_training(fields, options, dataset)
+        computed = fields["method"] not in TRAINED or is_cached(fields)
+        if computed or is_streamed(splits["train"]):
+            return
         objective = make_objective(config["objective"], dataset)
         network = make_model(config, dataset, objective)
         self._frozen = Frozen(network, objective, *_like_weights(network, config["replicas"]))
+        mesh = sharding.make_mesh(config["train"]["num_devices"])
         task = Task(config, fields, options, folder, dataset, mesh, stage=2)
-        run = self._run = _assembled(task, training, network, splits, lambda: self._frozen)
+        training = make_training(fields, options, dataset)
+        self.run = _assembled(task, training, network, splits, lambda: self._frozen)
+
+    def programs(self) -> Iterator[Program]:
+        """Those of the run, for `lt_jax.programs.compile_together`.
+
+        Under FSDP there are none, as a state to compile them for takes memory, which is short.
+        """
+        run = self.run
+        if run is None or self._config["train"]["fsdp"]:
+            return
         many = min(run.replicas.steps_per_call, run.steps_per_epoch)
-        rows = np.zeros((len(run.seeds), many, fields["batch_size"]), np.int32)
+        rows = np.zeros((len(run.seeds), many, run.options["batch_size"]), np.int32)
         weights, _, steps = start_keys(np.asarray(run.seeds, np.uint32), run.stage)
         states = run.replicas.init(weights)
         left = run.steps_per_epoch % many
         yield from programs_of(run, states, steps, run.splits["train"], rows, left)
 
-    def run_from(self, frozen: Frozen) -> Run | None:
-        """The run, started from these weights; None if it was not made."""
-        self._frozen = frozen
-        return self._run
+    def run_from(self, stage: SecondStage) -> Run | None:
+        """The run, which starts from the weights of a first stage that has been trained.
+
+        Args:
+          stage: what it starts from.
+
+        Returns:
+          The run; None if there is none, or the stage is of another config or folder.
+        """
+        if (stage.config, stage.folder) != (self._config, self._folder):
+            return None
+        self._frozen = stage.frozen
+        return self.run
 
 
 def _like_weights(network: Network, replicas: int) -> Tree:

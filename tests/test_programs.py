@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from tiny_runs import ROOT, PixelNet, leaves, tiny
 
-from lt_jax import finish, loop, models, programs
+from lt_jax import finish, loop, models, programs, sharding
 from lt_jax.data import StreamedImages, load_dataset
+from lt_jax.prepare import put_splits
 from lt_jax.retrain import retrain
+from lt_jax.second_run import Ahead
 from lt_jax.train import train
 
 COMPILED = []
@@ -108,11 +110,28 @@ def test_weights_are_those_without_compiling_ahead(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+AHEAD = {
+    **RUNS,
+    "one seed": {},
+    "one call an epoch": {"train__steps_per_call": 50},
+    "another head": {"method": "cross_entropy/crt/gcl"},
+}
+
+
 @pytest.mark.parametrize(
-    "kind", ["one seed", "side by side", "calls of two steps", "eight devices"]
+    ("kind", "calls", "splits"),
+    [
+        ("one seed", 1, 2),
+        ("side by side", 1, 2),
+        ("eight devices", 1, 2),
+        ("calls of two steps", 2, 2),
+        ("one call an epoch", 1, 2),
+        ("another head", 1, 2),
+        ("without validation", 1, 1),
+    ],
 )
 def test_programs_of_a_second_stage_are_compiled_with_those_of_the_first(
-    kind, tmp_path, monkeypatch
+    kind, calls, splits, tmp_path, monkeypatch
 ):
     """Its steps on images and its evaluation; and it calls those."""
     together, compile_all = [], loop.Loop._compile
@@ -124,12 +143,13 @@ def test_programs_of_a_second_stage_are_compiled_with_those_of_the_first(
         together.append(Counter(names))
 
     monkeypatch.setattr(loop.Loop, "_compile", watched)
-    fields = {"retrain__augment__flip": True, "retrain__batch_size": 64, **RUNS.get(kind, {})}
+    fields = {"method": "cross_entropy/crt", "retrain__augment__flip": True, **AHEAD[kind]}
+    config = tiny(**fields, retrain__batch_size=64)
     COMPILED.clear()
-    train(tiny("cross_entropy/crt", **fields), tmp_path)
-    calls = 2 if kind == "calls of two steps" else 1
-    assert together == [Counter({STEP: 2 * calls, EVALUATION: 4}), Counter()]
-    assert sum(name in (STEP, EVALUATION) for name in COMPILED) == 2 * calls + 4
+    train(config, tmp_path)
+    both = Counter({STEP: 2 * calls, EVALUATION: 2 * splits})
+    assert together == [both, Counter()]
+    assert Counter(name for name in COMPILED if name in both) == both
 
 
 @pytest.mark.parametrize("fields", [{}, {"replicas": 2, "replica_mode": "vmap"}])
@@ -141,6 +161,36 @@ def test_a_second_stage_made_ahead_is_the_one_made_later(fields, tmp_path):
     both = tmp_path / "ahead" / "stage2", tmp_path / "later"
     for one, other in zip(*map(leaves, both), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["streamed", "computed features", "fsdp"])
+def test_no_program_of_a_second_stage_is_compiled_ahead_where_it_would_not_fit(kind, tmp_path):
+    """Streamed images have batches of another kind; under FSDP memory is short."""
+    fields = RUNS.get(kind, {"method": "cross_entropy/crt"})
+    method = {"method": "cross_entropy/crt", **fields}
+    config = tiny(**method, retrain__augment__flip=kind != "computed features")
+    dataset = load_dataset(config.data)
+    dataset = streamed(dataset) if kind == "streamed" else dataset
+    splits = put_splits(dataset, sharding.make_mesh(config.train.num_devices))
+    ahead = Ahead(config, tmp_path, dataset, splits)
+    assert list(ahead.programs()) == []
+    assert (ahead.run is None) == (kind != "fsdp")
+
+
+def test_a_run_made_ahead_of_another_config_is_not_used(tmp_path):
+    """Nor one for another folder: it would write there, and train otherwise."""
+    config = tiny("cross_entropy/finetune", retrain__augment__flip=True)
+    train(config, tmp_path / "run")
+    dataset = load_dataset(config.data)
+    other = tiny("cross_entropy/finetune", retrain__augment__flip=True, retrain__epochs=3)
+    splits = put_splits(dataset, sharding.make_mesh(1))
+    for number, (known, folder) in enumerate([(other, "0"), (config, "elsewhere")]):
+        ahead = Ahead(known, tmp_path / folder, dataset, splits)
+        summary = retrain(config, tmp_path / str(number), tmp_path / "run", ahead=ahead)
+        assert summary["config"]["retrain"]["epochs"] == config.retrain.epochs
+        assert summary["training"]["steps"] == 10 * summary["training"]["steps_per_epoch"]
+        assert (tmp_path / str(number) / "summary.json").exists()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_one_compiles_while_the_next_does(monkeypatch):
