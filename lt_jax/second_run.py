@@ -126,10 +126,11 @@ class Ahead:
         """
         self._config, self._folder = config, folder
         self.run: Run | None = None
-        fields, options = config["retrain"], _options(config)
+        fields = config["retrain"]
         computed = fields["method"] not in TRAINED or is_cached(fields)
         if computed or is_streamed(splits["train"]):
             return
+        options = _options(config)
         objective = make_objective(config["objective"], dataset)
         network = make_model(config, dataset, objective)
         self._frozen = Frozen(network, objective, *_like_weights(network, config["replicas"]))
