@@ -270,7 +270,7 @@ def main(argv):
     from lt_jax import environment
 
     if ONLY.value == "none" and not DATA.value:
-        raise app.UsageError("--only=none trains GCL alone, and no --data was given")
+        sys.exit("error: --only is 'none' and --data ''; expected images to train GCL on")
     names = [name.strip() for name in ONLY.value.split(";") if name.strip()] or list(ROWS)
     rows = {name: ROWS[name] for name in names if name != "none"}
     report = {"rows": {}}
