@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from lt_jax.checkpoint import Checkpoints
 from lt_jax.data.identity import check_can_move, different
 from lt_jax.errors import InputError, NonFiniteError
 from lt_jax.feeding import Place, Rest, training_steps
-from lt_jax.programs import Program, compile_together
+from lt_jax.programs import compile_together
 from lt_jax.replicas import Rows, finite
 from lt_jax.run import Run, evaluate, programs_of, start_keys
 from lt_jax.steps import Split
@@ -106,14 +107,25 @@ class Loop:
                 self._advance(rest, end)
         if self.step < end:
             return
-        last, paused = self.step == run.total_steps, time.monotonic()
+        with self._untimed():
+            self._end_epoch(epoch)
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Reports, validates and saves, where that is due."""
+        run, last = self.run, self.step == self.run.total_steps
         if (epoch + 1) % self.options["eval_every_epochs"] == 0 or last:
             self._report(with_histograms=epoch == 0 or last)
             if "validation" in run.splits:
                 self._validate()
         if (epoch + 1) % self.options["checkpoint_every_epochs"] == 0 or last:
             self._save()
-        self.started += time.monotonic() - paused  # rates are those of training alone
+
+    @contextlib.contextmanager
+    def _untimed(self) -> Iterator[None]:
+        """Leaves out what is done inside: rates are those of training alone."""
+        begun = time.monotonic()
+        yield
+        self.started += time.monotonic() - begun
 
     def _order(self, epoch: int) -> np.ndarray:
         """Indices of an epoch.
@@ -140,9 +152,8 @@ class Loop:
         before = self.step
         split, rows = rest.take(many)
         if not self.compiled:
-            begun = time.monotonic()
-            self._compile(split, rows, (end - self.step) % many)
-            self.started += time.monotonic() - begun  # rates are those of training alone
+            with self._untimed():
+                self._compile(split, rows, (end - self.step) % many)
         self.states, losses = run.replicas.advance(self.states, self.step_keys, split, rows)
         self.unread.append(losses)
         self.step += many
@@ -157,12 +168,9 @@ class Loop:
         self.compiled = True
         if processes.are_several():  # which may try out kernels together, program by program
             return
-
-        def all_of_them() -> Iterator[Program]:
-            yield from programs_of(self.run, self.states, self.step_keys, split, rows, left)
-            yield from self.run.later()  # which are traced while the first are compiled
-
-        compile_together(all_of_them())
+        own = programs_of(self.run, self.states, self.step_keys, split, rows, left)
+        # The later ones are traced while the first are compiled.
+        compile_together(itertools.chain(own, self.run.later()))
 
     def _read(self) -> None:
         """Fetches the losses of the steps done and checks that they are finite."""

@@ -52,43 +52,39 @@ def prepare_classifier(stage: SecondStage, candidates: Sequence[Config] = ()) ->
     Raises:
       InputError: for objectives or a sampling that cannot be used.
     """
-    config, fields, dataset, frozen = stage.config, stage.fields, stage.dataset, stage.frozen
-    mesh = sharding.make_mesh(config["train"]["num_devices"])
-    options = _options(config)
-    training = make_training(fields, options, dataset, candidates)
-    splits = put_splits(dataset, mesh)
-    if is_cached(fields):  # a step takes microseconds: an epoch is one call
+    task, frozen = _task(stage.config, stage.folder, stage.dataset), stage.frozen
+    training = make_training(task.fields, task.options, task.dataset, candidates)
+    splits = put_splits(task.dataset, task.mesh)
+    if is_cached(task.fields):  # a step takes microseconds: an epoch is one call
         steps = training.steps_per_epoch
-        options |= {"steps_per_call": steps, "log_every_steps": steps}
-        splits = _copied(feature_splits(frozen, splits, mesh, options), training.copies)
-    task = Task(config, fields, options, stage.folder, dataset, mesh, stage=2)
-    return _assembled(task, training, frozen.network, splits, lambda: frozen)
+        options = {**task.options, "steps_per_call": steps, "log_every_steps": steps}
+        task = task._replace(options=options)
+        splits = _copied(feature_splits(frozen, splits, task.mesh, options), training.copies)
+    return _assembled(task, training, splits, lambda: frozen)
 
 
-def _options(config: Config) -> dict[str, Any]:
-    """Of a run of the second stage."""
-    own = ("epochs", "batch_size")
-    return {**config["train"], **{name: config["retrain"][name] for name in own}}
+def _task(config: Config, folder: Path, dataset: Dataset) -> Task:
+    """The second stage of a config."""
+    fields = config["retrain"]
+    own = {name: fields[name] for name in ("epochs", "batch_size")}
+    mesh = sharding.make_mesh(config["train"]["num_devices"])
+    return Task(config, fields, {**config["train"], **own}, folder, dataset, mesh, stage=2)
 
 
 def _assembled(
-    task: Task,
-    training: Training,
-    first: Network,
-    splits: dict[str, Split],
-    frozen: Callable[[], Frozen],
+    task: Task, training: Training, splits: dict[str, Split], frozen: Callable[[], Frozen]
 ) -> Run:
     """The run from its parts; the weights of the first stage are asked for when it starts."""
     config, cached = task.config, is_cached(task.fields)
     network, start = trained_classifier(
-        config, task.dataset, first, training.objective, on_features=cached
+        config, task.dataset, frozen().network, training.objective, on_features=cached
     )
 
     def weights(key: Array, replica: int) -> tuple[Tree, Tree]:
-        of_seed, (_, _, *both) = replica % config["replicas"], frozen()
+        of_seed, known = replica % config["replicas"], frozen()
+        both = {"params": known.params, "stats": known.stats}
         own = jax.tree.map(lambda leaf: leaf[of_seed], both)
-        stats = dict(zip(("params", "stats"), own, strict=True))
-        return start(key, own[0]["head"]), stats
+        return start(key, own["params"]["head"]), own
 
     return assemble(
         task,
@@ -124,20 +120,17 @@ class Ahead:
           dataset: of both.
           splits: of images, as they lie on the devices.
         """
-        self._config, self._folder = config, folder
         self.run: Run | None = None
         fields = config["retrain"]
         computed = fields["method"] not in TRAINED or is_cached(fields)
         if computed or is_streamed(splits["train"]):
             return
-        options = _options(config)
         objective = make_objective(config["objective"], dataset)
         network = make_model(config, dataset, objective)
         self._frozen = Frozen(network, objective, *_like_weights(network, config["replicas"]))
-        mesh = sharding.make_mesh(config["train"]["num_devices"])
-        task = Task(config, fields, options, folder, dataset, mesh, stage=2)
-        training = make_training(fields, options, dataset)
-        self.run = _assembled(task, training, network, splits, lambda: self._frozen)
+        task = _task(config, folder, dataset)
+        training = make_training(fields, task.options, dataset)
+        self.run = _assembled(task, training, splits, lambda: self._frozen)
 
     def programs(self) -> Iterator[Program]:
         """Those of the run, for `lt_jax.programs.compile_together`.
@@ -145,7 +138,7 @@ class Ahead:
         Under FSDP there are none, as a state to compile them for takes memory, which is short.
         """
         run = self.run
-        if run is None or self._config["train"]["fsdp"]:
+        if run is None or run.config["train"]["fsdp"]:
             return
         many = min(run.replicas.steps_per_call, run.steps_per_epoch)
         rows = np.zeros((len(run.seeds), many, run.options["batch_size"]), np.int32)
@@ -163,10 +156,11 @@ class Ahead:
         Returns:
           The run; None if there is none, or the stage is of another config or folder.
         """
-        if (stage.config, stage.folder) != (self._config, self._folder):
+        run = self.run
+        if run is None or (stage.config, stage.folder) != (run.config, run.folder):
             return None
         self._frozen = stage.frozen
-        return self.run
+        return run
 
 
 def _like_weights(network: Network, replicas: int) -> Tree:
